@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a device or a connection may ask of the event loop, as an interface, so that both are tested
+// without one.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <utility>
+
+namespace msb {
+
+// One asynchronous operation. Its owner keeps it, and every buffer named in the request, alive and
+// in place until `done` has run; destroying a pending operation is a programming error. It can be
+// used again once it is not pending, also from inside `done`.
+class Operation {
+ public:
+  // `done` gets what the system call would have returned: a count, or a negative errno (-ECANCELED
+  // after cancel()).
+  explicit Operation(std::function<void(std::int32_t)> done) : done_(std::move(done)) {}
+  Operation(const Operation&) = delete;
+  Operation& operator=(const Operation&) = delete;
+  ~Operation();
+
+  [[nodiscard]] bool pending() const { return pending_; }
+
+  // For implementations of AsyncIo.
+  void start() { pending_ = true; }
+  void finish(std::int32_t result) {
+    pending_ = false;
+    done_(result);
+  }
+
+ private:
+  std::function<void(std::int32_t)> done_;
+  bool pending_ = false;
+};
+
+// All calls return at once; completions run later, on the loop's thread, never inside the call
+// itself.
+class AsyncIo {
+ public:
+  // For read() and write() on sockets and pipes, which have no offset.
+  static constexpr std::uint64_t kNoOffset = ~std::uint64_t{0};
+
+  virtual ~AsyncIo() = default;
+
+  virtual void read(int fd, std::span<const iovec> into, std::uint64_t offset, Operation& op) = 0;
+  virtual void write(int fd, std::span<const iovec> from, std::uint64_t offset, Operation& op) = 0;
+  // Completes once with the ready events when one of `events` (poll(2)) or an error holds.
+  virtual void poll(int fd, std::uint32_t events, Operation& op) = 0;
+  // Completes with -ETIME after `nanoseconds`.
+  virtual void timeout(std::uint64_t nanoseconds, Operation& op) = 0;
+  // Asks a pending operation to end early; it still completes, as cancelled or with its result.
+  virtual void cancel(Operation& op) = 0;
+};
+
+}  // namespace msb

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Messages between the launcher and the machine process, over one SOCK_SEQPACKET socket pair. Each
+// message is a kind, a number, a text and descriptors. Either side treats what it receives as
+// hostile: sizes are bounded by the socket type and by kMaxControlMessage, and unknown kinds are
+// errors.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "base/result.hpp"
+
+namespace msb {
+
+// Where a machine process finds its two descriptors.
+inline constexpr int kControlDescriptor = 3;
+inline constexpr int kKvmDescriptor = 4;
+
+enum class ControlKind : std::uint32_t {
+  // launcher to machine
+  kConfigure = 1,     // text: MachineConfig as JSON; descriptors: those that it names
+  kProbe = 2,         // run the probe guest instead of a machine, answer kProbeResult
+  kVsockConnect = 3,  // value: guest port; descriptor: a stream socket that becomes the connection
+
+  // machine to launcher
+  kRunning = 16,  // the vCPUs run, if times were asked for; text: "name nanoseconds" lines of
+                  // CLOCK_MONOTONIC times
+  kVsockAccept =
+      17,  // value: host port; descriptor: the host's end of a connection that the guest opened
+  kStopped = 18,      // the guest stopped; value: StopReason; text: detail
+  kError = 19,        // the machine could not be built or failed; text: one sentence
+  kProbeResult = 20,  // value: 1 when Linux guests can run; text: one sentence, else why not
+};
+
+enum class StopReason : std::uint32_t {
+  kShutdown = 1,       // triple fault: the guest's reset, or its crash when nobody announced it
+  kInternalError = 2,  // KVM could not go on; text says where
+};
+
+struct ControlMessage {
+  ControlKind kind{};
+  std::uint32_t value = 0;
+  std::string text;
+  std::vector<Fd> descriptors;
+};
+
+inline constexpr std::size_t kMaxControlMessage = 128 * 1024;
+inline constexpr std::size_t kMaxControlDescriptors = 250;  // below the kernel's SCM_MAX_FD of 253
+
+// A connected, close-on-exec pair; the ends are non-blocking.
+struct ControlPair {
+  Fd ours;
+  Fd theirs;
+};
+Result<ControlPair> make_control_pair();
+
+// Sends one message, waiting for space when the socket is full. Descriptors are borrowed. Fails
+// with code EPIPE or ECONNRESET when the other side is gone.
+Result<void> send_control(int socket, ControlKind kind, std::uint32_t value,
+                          std::string_view text = {}, std::span<const int> descriptors = {});
+
+// Receives one message. Fails with code EAGAIN when none is waiting and with code 0 and
+// kControlClosed as message when the other side is gone.
+inline constexpr std::string_view kControlClosed = "the control socket was closed";
+Result<ControlMessage> receive_control(int socket);
+
+}  // namespace msb

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/loop.hpp"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#include <cassert>
+
+namespace msb {
+
+namespace {
+// Enough for every queue of every device to have something under way; more only costs an extra
+// submission.
+constexpr unsigned kRingEntries = 256;
+}  // namespace
+
+Operation::~Operation() {
+  assert(!pending_);
+}
+
+Result<std::unique_ptr<Loop>> Loop::create() {
+  std::unique_ptr<Loop> loop(new Loop);
+  loop->wake_fd_ = Fd(::eventfd(0, EFD_CLOEXEC));
+  if (!loop->wake_fd_) {
+    return fail_errno(errno, "cannot create an eventfd for the event loop");
+  }
+  io_uring_params params{};
+  params.flags = IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE | IORING_SETUP_SUBMIT_ALL;
+  params.cq_entries = kRingEntries * 8;
+  const int status = ::io_uring_queue_init_params(kRingEntries, &loop->ring_, &params);
+  if (status < 0) {
+    loop->ring_.ring_fd = -1;
+    return fail_errno(-status,
+                      "cannot create an io_uring; allow it with `sysctl "
+                      "kernel.io_uring_disabled=0` if it is switched off");
+  }
+  loop->arm_wake();
+  return loop;
+}
+
+Loop::~Loop() {
+  if (ring_.ring_fd >= 0) {
+    drain();
+    ::io_uring_queue_exit(&ring_);
+  }
+}
+
+io_uring_sqe* Loop::next_entry() {
+  io_uring_sqe* entry = ::io_uring_get_sqe(&ring_);
+  while (entry == nullptr) {  // the submission queue is full: hand over what it holds
+    ::io_uring_submit(&ring_);
+    entry = ::io_uring_get_sqe(&ring_);
+  }
+  return entry;
+}
+
+void Loop::submit(io_uring_sqe* entry, Operation& op) {
+  assert(!op.pending());
+  ::io_uring_sqe_set_data(entry, &op);
+  op.start();
+  ++pending_;
+}
+
+void Loop::read(int fd, std::span<const iovec> into, std::uint64_t offset, Operation& op) {
+  io_uring_sqe* entry = next_entry();
+  ::io_uring_prep_readv(entry, fd, into.data(), static_cast<unsigned>(into.size()), offset);
+  submit(entry, op);
+}
+
+void Loop::write(int fd, std::span<const iovec> from, std::uint64_t offset, Operation& op) {
+  io_uring_sqe* entry = next_entry();
+  ::io_uring_prep_writev(entry, fd, from.data(), static_cast<unsigned>(from.size()), offset);
+  submit(entry, op);
+}
+
+void Loop::poll(int fd, std::uint32_t events, Operation& op) {
+  io_uring_sqe* entry = next_entry();
+  ::io_uring_prep_poll_add(entry, fd, events);
+  submit(entry, op);
+}
+
+void Loop::timeout(std::uint64_t nanoseconds, Operation& op) {
+  constexpr std::uint64_t kSecond = 1'000'000'000;
+  timeouts_.push_back({static_cast<std::int64_t>(nanoseconds / kSecond),
+                       static_cast<long long>(nanoseconds % kSecond)});
+  io_uring_sqe* entry = next_entry();
+  ::io_uring_prep_timeout(entry, &timeouts_.back(), 0, 0);
+  submit(entry, op);
+}
+
+void Loop::cancel(Operation& op) {
+  if (!op.pending()) {
+    return;
+  }
+  io_uring_sqe* entry = next_entry();
+  ::io_uring_prep_cancel(entry, &op, 0);
+  ::io_uring_sqe_set_data(entry, nullptr);  // its own completion says nothing that op's does not
+}
+
+void Loop::post(std::function<void()> function) {
+  {
+    const std::scoped_lock lock(posted_mutex_);
+    posted_.push_back(std::move(function));
+  }
+  const std::uint64_t one = 1;
+  // Fails only when the counter is saturated, and then the loop is awake anyway.
+  [[maybe_unused]] const ssize_t written = ::write(wake_fd_.get(), &one, sizeof one);
+}
+
+void Loop::arm_wake() {
+  read(wake_fd_.get(), {&wake_buffer_, 1}, kNoOffset, wake_);
+}
+
+void Loop::on_wake() {
+  if (draining_) {
+    return;
+  }
+  arm_wake();
+  std::deque<std::function<void()>> functions;
+  {
+    const std::scoped_lock lock(posted_mutex_);
+    functions.swap(posted_);
+  }
+  for (const std::function<void()>& function : functions) {
+    function();
+  }
+}
+
+Result<void> Loop::run_once() {
+  const int status = ::io_uring_submit_and_wait(&ring_, 1);
+  if (status < 0 && status != -EINTR && status != -EBUSY && status != -EAGAIN) {
+    return fail_errno(-status, "the event loop's io_uring failed");
+  }
+  if (::io_uring_sq_ready(&ring_) == 0) {
+    timeouts_.clear();
+  }
+  io_uring_cqe* completion = nullptr;
+  while (::io_uring_peek_cqe(&ring_, &completion) == 0) {
+    auto* op = static_cast<Operation*>(::io_uring_cqe_get_data(completion));
+    const std::int32_t result = completion->res;
+    ::io_uring_cqe_seen(&ring_, completion);
+    if (op != nullptr) {
+      --pending_;
+      op->finish(result);
+    }
+  }
+  return {};
+}
+
+Result<void> Loop::run() {
+  running_ = true;
+  while (running_) {
+    if (auto ran = run_once(); !ran) {
+      return ran;
+    }
+  }
+  return {};
+}
+
+void Loop::drain() {
+  draining_ = true;
+  while (pending_ > 0) {
+    io_uring_sqe* entry = next_entry();
+    ::io_uring_prep_cancel(entry, nullptr, 0);
+    entry->cancel_flags = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;
+    ::io_uring_sqe_set_data(entry, nullptr);
+    if (!run_once()) {
+      break;  // the ring is gone; nothing can complete any more
+    }
+  }
+}
+
+}  // namespace msb

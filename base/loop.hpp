@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// The event loop of a process: one io_uring that carries all of its asynchronous operations.
+#pragma once
+
+#include <liburing.h>
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "base/async_io.hpp"
+#include "base/fd.hpp"
+#include "base/result.hpp"
+
+namespace msb {
+
+// Runs on one thread, which makes every call except post(). All operations must have completed
+// before it is destroyed; drain() sees to that.
+class Loop final : public AsyncIo {
+ public:
+  // Fails when the kernel refuses an io_uring (missing, disabled by sysctl, or out of locked
+  // memory).
+  static Result<std::unique_ptr<Loop>> create();
+  ~Loop() override;
+  Loop(const Loop&) = delete;
+  Loop& operator=(const Loop&) = delete;
+
+  void read(int fd, std::span<const iovec> into, std::uint64_t offset, Operation& op) override;
+  void write(int fd, std::span<const iovec> from, std::uint64_t offset, Operation& op) override;
+  void poll(int fd, std::uint32_t events, Operation& op) override;
+  void timeout(std::uint64_t nanoseconds, Operation& op) override;
+  void cancel(Operation& op) override;
+
+  // Runs `function` on the loop's thread soon, in the order of the calls. Callable from any thread.
+  void post(std::function<void()> function);
+
+  // Runs completions and posted functions until stop() is called from one of them.
+  Result<void> run();
+  void stop() { running_ = false; }
+
+  // Cancels everything that is pending and runs until nothing is. To be called before what the
+  // operations belong to is destroyed; completions must not start new operations any more.
+  void drain();
+
+ private:
+  Loop() : wake_([this](std::int32_t) { on_wake(); }) {}
+
+  io_uring_sqe* next_entry();
+  void submit(io_uring_sqe* entry, Operation& op);
+  Result<void> run_once();
+  void arm_wake();
+  void on_wake();
+
+  io_uring ring_{};
+  bool running_ = false;
+  bool draining_ = false;
+  std::size_t pending_ = 0;
+
+  Fd wake_fd_;  // eventfd that post() signals
+  std::uint64_t wake_count_ = 0;
+  iovec wake_buffer_{&wake_count_, sizeof wake_count_};
+  Operation wake_;
+
+  std::deque<__kernel_timespec> timeouts_;  // the kernel reads them at submission
+
+  std::mutex posted_mutex_;
+  std::deque<std::function<void()>> posted_;
+};
+
+}  // namespace msb

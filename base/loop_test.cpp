@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/loop.hpp"
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <string_view>
+#include <thread>
+
+namespace msb {
+namespace {
+
+struct SocketPair {
+  SocketPair() {
+    int ends[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+    a = Fd(ends[0]);
+    b = Fd(ends[1]);
+  }
+  Fd a, b;
+};
+
+TEST_CASE("a read completes with the bytes that were written") {
+  auto loop = Loop::create();
+  REQUIRE(loop);
+  SocketPair pair;
+  std::array<char, 8> buffer{};
+  const iovec into{buffer.data(), buffer.size()};
+  int got = 0;
+  Operation op([&](std::int32_t result) {
+    got = result;
+    (*loop)->stop();
+  });
+  (*loop)->read(pair.a.get(), {&into, 1}, AsyncIo::kNoOffset, op);
+  CHECK(op.pending());
+  REQUIRE(::write(pair.b.get(), "hello", 5) == 5);
+  REQUIRE((*loop)->run());
+  CHECK(got == 5);
+  CHECK(std::string_view(buffer.data(), 5) == "hello");
+  CHECK_FALSE(op.pending());
+}
+
+TEST_CASE("posted functions run in order on the loop's thread") {
+  auto loop = Loop::create();
+  REQUIRE(loop);
+  std::string order;
+  std::thread poster([&] {
+    (*loop)->post([&] { order += 'a'; });
+    (*loop)->post([&] { order += 'b'; });
+    (*loop)->post([&] { (*loop)->stop(); });
+  });
+  REQUIRE((*loop)->run());
+  poster.join();
+  CHECK(order == "ab");
+}
+
+TEST_CASE("a timeout completes with ETIME and a cancelled poll with ECANCELED") {
+  auto loop = Loop::create();
+  REQUIRE(loop);
+  SocketPair pair;
+  int polled = 0;
+  int timed = 0;
+  Operation poll([&](std::int32_t result) {
+    polled = result;
+    (*loop)->stop();
+  });
+  Operation timeout([&](std::int32_t result) {
+    timed = result;
+    (*loop)->cancel(poll);
+  });
+  (*loop)->poll(pair.a.get(), POLLIN, poll);
+  (*loop)->timeout(1'000'000, timeout);
+  REQUIRE((*loop)->run());
+  CHECK(timed == -ETIME);
+  CHECK(polled == -ECANCELED);
+}
+
+TEST_CASE("more operations than the submission queue holds all complete") {
+  auto loop = Loop::create();
+  REQUIRE(loop);
+  constexpr int kCount = 1000;
+  std::deque<Operation> operations;
+  int completed = 0;
+  for (int i = 0; i < kCount; ++i) {
+    operations.emplace_back([&](std::int32_t result) {
+      CHECK(result == -ETIME);
+      if (++completed == kCount) {
+        (*loop)->stop();
+      }
+    });
+    (*loop)->timeout(1000, operations.back());
+  }
+  REQUIRE((*loop)->run());
+  CHECK(completed == kCount);
+}
+
+TEST_CASE("drain cancels what is pending") {
+  auto loop = Loop::create();
+  REQUIRE(loop);
+  SocketPair pair;
+  int result_seen = 0;
+  Operation op([&](std::int32_t result) { result_seen = result; });
+  (*loop)->poll(pair.a.get(), POLLIN, op);
+  (*loop)->drain();
+  CHECK(result_seen == -ECANCELED);
+  CHECK_FALSE(op.pending());
+}
+
+}  // namespace
+}  // namespace msb

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/machine_config.hpp"
+
+#include <cereal/archives/json.hpp>
+#include <cereal/types/string.hpp>
+#include <cereal/types/vector.hpp>
+#include <exception>
+#include <sstream>
+
+namespace msb {
+
+template <class Archive>
+void SharedFile::serialize(Archive& archive) {
+  archive(CEREAL_NVP(path), CEREAL_NVP(descriptor), CEREAL_NVP(text));
+}
+
+template <class Archive>
+void MachineConfig::serialize(Archive& archive) {
+  archive(CEREAL_NVP(version), CEREAL_NVP(memory_mib), CEREAL_NVP(vcpus), CEREAL_NVP(kernel),
+          CEREAL_NVP(initramfs), CEREAL_NVP(console), CEREAL_NVP(command_line),
+          CEREAL_NVP(share_tag), CEREAL_NVP(report_times), CEREAL_NVP(shared_files),
+          CEREAL_NVP(host_ports));
+}
+
+std::string MachineConfig::to_json() const {
+  std::ostringstream out;
+  {
+    cereal::JSONOutputArchive archive(out, cereal::JSONOutputArchive::Options::NoIndent());
+    archive(cereal::make_nvp("machine", *this));
+  }
+  return out.str();
+}
+
+Result<MachineConfig> MachineConfig::from_json(std::string_view json) {
+  MachineConfig config;
+  try {
+    std::istringstream in{std::string(json)};
+    cereal::JSONInputArchive archive(in);
+    archive(cereal::make_nvp("machine", config));
+  } catch (const std::exception& error) {  // cereal and rapidjson report bad input by exception
+    return fail("the machine configuration is not valid JSON of version 1: {}", error.what());
+  }
+  if (config.version != 1) {
+    return fail("the machine configuration has version {}, this program reads version 1",
+                config.version);
+  }
+  if (config.memory_mib < kMinMemoryMib || config.memory_mib > kMaxMemoryMib) {
+    return fail("memory of {} MiB is outside {} to {} MiB", config.memory_mib, kMinMemoryMib,
+                kMaxMemoryMib);
+  }
+  if (config.vcpus < 1 || config.vcpus > kMaxVcpus) {
+    return fail("{} virtual CPUs are outside 1 to {}", config.vcpus, kMaxVcpus);
+  }
+  return config;
+}
+
+}  // namespace msb

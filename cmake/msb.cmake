@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+# Flags that every target shares, and the functions by which rooms declare their libraries, programs and tests.
+
+find_package(PkgConfig REQUIRED)
+find_package(doctest REQUIRED)
+
+add_library(msb_flags INTERFACE)
+target_include_directories(msb_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_definitions(msb_flags INTERFACE _GNU_SOURCE _GLIBCXX_ASSERTIONS)
+target_compile_options(msb_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
+  -Wimplicit-fallthrough
+  -fstack-protector-strong -fstack-clash-protection -fcf-protection -fno-strict-aliasing)
+target_link_options(msb_flags INTERFACE -Wl,-z,relro,-z,now -Wl,-z,noexecstack)
+if(MSB_WERROR)
+  target_compile_options(msb_flags INTERFACE -Werror)
+endif()
+if(MSB_SANITIZE)
+  target_compile_options(msb_flags INTERFACE
+    -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(msb_flags INTERFACE -fsanitize=address,undefined)
+else()
+  target_compile_definitions(msb_flags INTERFACE $<$<CONFIG:Release>:_FORTIFY_SOURCE=2>)
+endif()
+
+add_library(msb_fmt STATIC ${CMAKE_SOURCE_DIR}/cmake/fmt.cpp)
+if(MSB_SANITIZE)
+  target_compile_options(msb_fmt PRIVATE -fsanitize=address)
+endif()
+
+# msb_library(NAME SOURCES... [DEPENDS targets...]): the static library of a room.
+function(msb_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC msb_flags msb_fmt ${ARG_DEPENDS})
+endfunction()
+
+# msb_test(NAME SOURCES... [DEPENDS targets...]): a room's unit tests as one doctest program.
+function(msb_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES} ${CMAKE_SOURCE_DIR}/cmake/doctest_main.cpp)
+  target_link_libraries(${name} PRIVATE msb_flags doctest::doctest ${ARG_DEPENDS})
+  add_test(NAME ${name} COMMAND ${name})
+endfunction()
+
+# Target check-headers: compiles every header of ours alone, so that each includes what it uses.
+function(msb_add_header_check)
+  file(GLOB_RECURSE headers RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS
+    base/*.hpp protocol/*.hpp protocol/*.h virtio/*.hpp vmm/*.hpp oci/*.hpp launcher/*.hpp)
+  set(sources "")
+  foreach(header IN LISTS headers)
+    string(MAKE_C_IDENTIFIER ${header} id)
+    set(source ${CMAKE_BINARY_DIR}/header-check/${id}.cpp)
+    file(CONFIGURE OUTPUT ${source} CONTENT "#include \"${header}\"\n#include \"${header}\"\n")
+    list(APPEND sources ${source})
+  endforeach()
+  add_library(check-headers OBJECT EXCLUDE_FROM_ALL ${sources})
+  target_link_libraries(check-headers PRIVATE msb_flags doctest::doctest)
+endfunction()
