@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "virtio/mmio_transport.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace msb::virtio {
+
+namespace {
+
+// Replaces one half of a 64-bit register.
+void set_low(std::uint64_t& value, std::uint32_t low) {
+  value = (value & ~std::uint64_t{0xffffffff}) | low;
+}
+void set_high(std::uint64_t& value, std::uint32_t high) {
+  value = (value & 0xffffffff) | (std::uint64_t{high} << 32);
+}
+
+// 4.2.2.2: a device must accept at least 32-bit accesses to registers; the others are the driver's
+// mistake.
+constexpr std::size_t kRegisterSize = 4;
+
+}  // namespace
+
+MmioTransport::MmioTransport(Device& device, const GuestMemory& memory, DeviceThread device_thread,
+                             std::function<void()> raise_interrupt)
+    : device_(device),
+      memory_(memory),
+      device_thread_(std::move(device_thread)),
+      raise_interrupt_(std::move(raise_interrupt)),
+      queues_(device.max_queue_sizes().size()) {}
+
+void MmioTransport::read(std::uint64_t offset, std::span<std::byte> data) {
+  std::ranges::fill(data, std::byte{0});
+  if (offset >= kMmioConfig) {
+    const std::span<const std::byte> config = device_.config();
+    const std::uint64_t start = offset - kMmioConfig;
+    if (start < config.size()) {
+      const auto part =
+          config.subspan(start, std::min<std::size_t>(data.size(), config.size() - start));
+      std::ranges::copy(part, data.begin());
+    }
+    return;
+  }
+  if (data.size() == kRegisterSize && offset % kRegisterSize == 0) {
+    const std::uint32_t value = read_register(offset);
+    std::memcpy(data.data(), &value, sizeof value);
+  }
+}
+
+void MmioTransport::write(std::uint64_t offset, std::span<const std::byte> data) {
+  // No device of ours has a writable configuration field.
+  if (offset < kMmioConfig && data.size() == kRegisterSize && offset % kRegisterSize == 0) {
+    std::uint32_t value = 0;
+    std::memcpy(&value, data.data(), sizeof value);
+    write_register(offset, value);
+  }
+}
+
+std::uint32_t MmioTransport::read_register(std::uint64_t offset) {
+  switch (offset) {
+    case kMmioMagicValue:
+      return kMmioMagic;
+    case kMmioVersion:
+      return kMmioVersionModern;
+    case kMmioDeviceId:
+      return device_.type();
+    case kMmioVendorId:
+      return kMmioVendor;
+    case kMmioDeviceFeatures: {
+      const std::uint64_t features = device_.features() | kFeatureVersion1;
+      return device_features_sel_ < 2
+                 ? static_cast<std::uint32_t>(features >> (32 * device_features_sel_))
+                 : 0;
+    }
+    case kMmioQueueSizeMax:
+      return queue_sel_ < queues_.size() ? device_.max_queue_sizes()[queue_sel_] : 0;
+    case kMmioQueueReady:
+      return queue_sel_ < queues_.size() && queues_[queue_sel_].ready ? 1 : 0;
+    case kMmioInterruptStatus:
+      return interrupt_status_.load(std::memory_order_acquire);
+    case kMmioStatus:
+      return status_.load(std::memory_order_acquire);
+    case kMmioShmLenLow:
+    case kMmioShmLenHigh:
+    case kMmioShmBaseLow:
+    case kMmioShmBaseHigh:
+      return ~std::uint32_t{0};  // 4.2.2: length -1 says that there is no such region
+    default:
+      return 0;  // kMmioConfigGeneration among them: configurations never change
+  }
+}
+
+void MmioTransport::write_register(std::uint64_t offset, std::uint32_t value) {
+  switch (offset) {
+    case kMmioDeviceFeaturesSel:
+      device_features_sel_ = value;
+      break;
+    case kMmioDriverFeaturesSel:
+      driver_features_sel_ = value;
+      break;
+    case kMmioDriverFeatures:
+      // 3.1.1: features are settled once FEATURES_OK is set.
+      if ((status_.load(std::memory_order_relaxed) & kStatusFeaturesOk) == 0) {
+        if (driver_features_sel_ == 0) {
+          set_low(driver_features_, value);
+        } else if (driver_features_sel_ == 1) {
+          set_high(driver_features_, value);
+        }
+      }
+      break;
+    case kMmioQueueSel:
+      queue_sel_ = value;
+      break;
+    case kMmioInterruptAck:
+      interrupt_status_.fetch_and(~value, std::memory_order_acq_rel);
+      break;
+    case kMmioStatus:
+      write_status(value);
+      break;
+    default:
+      write_queue_register(offset, value);
+      break;
+  }
+}
+
+bool MmioTransport::configurable() const {
+  const std::uint32_t status = status_.load(std::memory_order_relaxed);
+  return (status & kStatusFeaturesOk) != 0 && (status & kStatusDriverOk) == 0;
+}
+
+MmioTransport::QueueRegisters* MmioTransport::selected_queue() {
+  return queue_sel_ < queues_.size() ? &queues_[queue_sel_] : nullptr;
+}
+
+void MmioTransport::write_queue_register(std::uint64_t offset, std::uint32_t value) {
+  QueueRegisters* queue = selected_queue();
+  if (queue == nullptr || !configurable()) {
+    return;
+  }
+  QueueGeometry& geometry = queue->geometry;
+  if (offset == kMmioQueueReady) {
+    // A queue that could not be used does not become ready, and the driver sees that (4.2.3.2).
+    queue->ready = value == 1 && geometry.size <= device_.max_queue_sizes()[queue_sel_] &&
+                   Queue::create(memory_, geometry).has_value();
+    return;
+  }
+  if (queue->ready) {
+    return;  // 4.2.2.2: what was checked must stay what is used
+  }
+  switch (offset) {
+    case kMmioQueueSize:
+      geometry.size = value <= kMaxQueueSize ? static_cast<std::uint16_t>(value) : std::uint16_t{0};
+      break;
+    case kMmioQueueDescLow:
+      set_low(geometry.descriptors, value);
+      break;
+    case kMmioQueueDescHigh:
+      set_high(geometry.descriptors, value);
+      break;
+    case kMmioQueueDriverLow:
+      set_low(geometry.available, value);
+      break;
+    case kMmioQueueDriverHigh:
+      set_high(geometry.available, value);
+      break;
+    case kMmioQueueDeviceLow:
+      set_low(geometry.used, value);
+      break;
+    case kMmioQueueDeviceHigh:
+      set_high(geometry.used, value);
+      break;
+    default:
+      break;
+  }
+}
+
+void MmioTransport::write_status(std::uint32_t value) {
+  if (value == 0) {
+    reset();
+    return;
+  }
+  constexpr std::uint32_t kDriverBits =
+      kStatusAcknowledge | kStatusDriver | kStatusDriverOk | kStatusFeaturesOk | kStatusFailed;
+  const std::uint32_t old = status_.load(std::memory_order_acquire);
+  // 2.1.1: the driver must not clear bits; it can only add to them.
+  std::uint32_t added = value & kDriverBits & ~old;
+  if ((added & kStatusFeaturesOk) != 0) {
+    const std::uint64_t offered = device_.features() | kFeatureVersion1;
+    // 2.2.1, 6.1: a subset of what was offered, VERSION_1 among it; and only once the driver said
+    // that it is one.
+    if ((driver_features_ & ~offered) != 0 || (driver_features_ & kFeatureVersion1) == 0 ||
+        ((old | added) & kStatusDriver) == 0) {
+      added &= ~kStatusFeaturesOk;
+    }
+  }
+  const bool starts = (added & kStatusDriverOk) != 0 && (old & kStatusFeaturesOk) != 0 &&
+                      (old & (kStatusNeedsReset | kStatusFailed)) == 0;
+  if (!starts) {
+    added &= ~kStatusDriverOk;
+  }
+  status_.fetch_or(added, std::memory_order_acq_rel);
+  if (starts) {
+    activate();
+  }
+}
+
+void MmioTransport::activate() {
+  std::vector<Queue> queues;
+  for (const QueueRegisters& registers : queues_) {
+    auto queue = registers.ready ? Queue::create(memory_, registers.geometry)
+                                 : Result<Queue>(fail("a queue was not made ready"));
+    if (!queue) {
+      needs_reset();
+      return;
+    }
+    queues.push_back(std::move(*queue));
+  }
+  device_thread_([&](const std::function<void()>& done) {
+    active_ = true;
+    device_.activate(std::move(queues), driver_features_, *this);
+    done();
+  });
+}
+
+void MmioTransport::reset() {
+  device_thread_([&](const std::function<void()>& done) {
+    active_ = false;
+    device_.reset(done);
+  });
+  // 2.1.2: the driver reads 0 only when the device has let go of its memory.
+  device_features_sel_ = 0;
+  driver_features_sel_ = 0;
+  driver_features_ = 0;
+  queue_sel_ = 0;
+  std::ranges::fill(queues_, QueueRegisters{});
+  interrupt_status_.store(0, std::memory_order_release);
+  status_.store(0, std::memory_order_release);
+}
+
+void MmioTransport::kick(std::uint16_t index) {
+  if (active_ && index < queues_.size() &&
+      (status_.load(std::memory_order_acquire) & kStatusNeedsReset) == 0) {
+    device_.on_queue(index);
+  }
+}
+
+void MmioTransport::used_buffers() {
+  raise(kMmioInterruptUsedBuffer);
+}
+
+void MmioTransport::needs_reset() {
+  const std::uint32_t old = status_.fetch_or(kStatusNeedsReset, std::memory_order_acq_rel);
+  // 2.1.2: after DRIVER_OK the driver is told by a configuration change notification.
+  if ((old & kStatusNeedsReset) == 0 && (old & kStatusDriverOk) != 0) {
+    raise(kMmioInterruptConfig);
+  }
+}
+
+void MmioTransport::raise(std::uint32_t cause) {
+  interrupt_status_.fetch_or(cause, std::memory_order_acq_rel);
+  raise_interrupt_();
+}
+
+}  // namespace msb::virtio

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// The virtio-mmio transport (virtio 1.2 section 4.2), modern interface only: a register window, the
+// status state machine of section 3.1, and the hand-over of configured queues to a device.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "virtio/device.hpp"
+#include "virtio/guest_memory.hpp"
+#include "virtio/spec.hpp"
+
+namespace msb::virtio {
+
+// Registers belong to the vCPU threads, which must not call read() and write() at the same time;
+// the device belongs to the loop's thread. The two meet in the atomic status words and in
+// `DeviceThread`.
+class MmioTransport final : private DriverNotifier {
+ public:
+  // Runs `step` on the thread that owns the device, and returns when the `done` handed to it has
+  // been called.
+  using DeviceThread = std::function<void(std::function<void(std::function<void()> done)> step)>;
+
+  // `raise_interrupt` asserts the device's interrupt line (edge); callable from any thread. All
+  // references must outlive the transport.
+  MmioTransport(Device& device, const GuestMemory& memory, DeviceThread device_thread,
+                std::function<void()> raise_interrupt);
+
+  // A guest access of data.size() bytes at `offset` of the window. Whatever the guest does is
+  // answered: what the specification does not define reads as zero and is ignored when written.
+  void read(std::uint64_t offset, std::span<std::byte> data);
+  void write(std::uint64_t offset, std::span<const std::byte> data);
+
+  // A kick of queue `index`, on the device's thread. Ignored unless the device is active.
+  void kick(std::uint16_t index);
+
+ private:
+  struct QueueRegisters {
+    QueueGeometry geometry;
+    bool ready = false;
+  };
+
+  std::uint32_t read_register(std::uint64_t offset);
+  void write_register(std::uint64_t offset, std::uint32_t value);
+  void write_queue_register(std::uint64_t offset, std::uint32_t value);
+  void write_status(std::uint32_t value);
+  void activate();
+  void reset();
+  [[nodiscard]] bool configurable()
+      const;  // queues may be set up: after FEATURES_OK, before DRIVER_OK
+  QueueRegisters* selected_queue();
+
+  void used_buffers() override;
+  void needs_reset() override;
+  void raise(std::uint32_t cause);
+
+  Device& device_;
+  const GuestMemory& memory_;
+  DeviceThread device_thread_;
+  std::function<void()> raise_interrupt_;
+
+  std::uint32_t device_features_sel_ = 0;
+  std::uint32_t driver_features_sel_ = 0;
+  std::uint64_t driver_features_ = 0;
+  std::uint32_t queue_sel_ = 0;
+  std::vector<QueueRegisters> queues_;
+
+  std::atomic<std::uint32_t> status_ = 0;
+  std::atomic<std::uint32_t> interrupt_status_ = 0;
+  bool active_ = false;  // the device's thread only
+};
+
+}  // namespace msb::virtio

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "virtio/queue.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include "virtio/spec.hpp"
+
+namespace msb::virtio {
+
+namespace detail {
+
+struct QueueState {
+  const GuestMemory* memory;
+  std::uint16_t size;
+  GuestSlice descriptors;
+  GuestSlice available;
+  GuestSlice used;
+  std::uint16_t next_available = 0;
+  std::uint16_t next_used = 0;
+  std::uint16_t in_flight = 0;  // chains popped and not yet returned
+  bool returned = false;        // something was returned since the last take_interrupt()
+  bool broken = false;
+  bool closed = false;
+
+  void give_back(std::uint16_t head, std::uint32_t written) {
+    if (closed) {
+      return;
+    }
+    --in_flight;
+    const std::size_t slot = kUsedEntries + std::size_t{next_used} % size * sizeof(UsedElement);
+    used.store(slot, UsedElement{head, written});
+    ++next_used;
+    // 2.7.8.2: the element must be visible before the index.
+    used.store_atomic(kUsedIndex, next_used, std::memory_order_release);
+    returned = true;
+  }
+};
+
+}  // namespace detail
+
+DescriptorChain& DescriptorChain::operator=(DescriptorChain&& other) noexcept {
+  if (this != &other) {
+    DescriptorChain old(std::move(*this));  // returns what this chain held
+    queue_ = std::move(other.queue_);
+    head_ = other.head_;
+    readable_ = std::move(other.readable_);
+    writable_ = std::move(other.writable_);
+    readable_size_ = other.readable_size_;
+    writable_size_ = other.writable_size_;
+  }
+  return *this;
+}
+
+DescriptorChain::~DescriptorChain() {
+  if (queue_ != nullptr) {
+    queue_->give_back(head_, 0);
+  }
+}
+
+namespace {
+
+// Calls `visit` with each piece of [offset, offset + size) that `slices` hold, in order; gives the
+// bytes covered.
+template <typename Visit>
+std::size_t for_each_piece(const std::vector<GuestSlice>& slices, std::size_t offset,
+                           std::size_t size, Visit visit) {
+  std::size_t done = 0;
+  for (const GuestSlice& slice : slices) {
+    if (done == size) {
+      break;
+    }
+    if (offset >= slice.size()) {
+      offset -= slice.size();
+      continue;
+    }
+    const std::size_t piece = std::min(slice.size() - offset, size - done);
+    visit(slice.subslice(offset, piece), done);
+    done += piece;
+    offset = 0;
+  }
+  return done;
+}
+
+}  // namespace
+
+std::size_t DescriptorChain::read(std::size_t offset, std::span<std::byte> into) const {
+  return for_each_piece(readable_, offset, into.size(),
+                        [&](const GuestSlice& piece, std::size_t at) {
+                          piece.read(0, into.subspan(at, piece.size()));
+                        });
+}
+
+std::size_t DescriptorChain::write(std::size_t offset, std::span<const std::byte> from) const {
+  return for_each_piece(writable_, offset, from.size(),
+                        [&](const GuestSlice& piece, std::size_t at) {
+                          piece.write(0, from.subspan(at, piece.size()));
+                        });
+}
+
+std::vector<iovec> DescriptorChain::writable_iovecs(std::size_t offset, std::size_t size) const {
+  std::vector<iovec> pieces;
+  for_each_piece(writable_, offset, size,
+                 [&](const GuestSlice& piece, std::size_t) { pieces.push_back(piece.as_iovec()); });
+  return pieces;
+}
+
+Result<Queue> Queue::create(const GuestMemory& memory, const QueueGeometry& geometry) {
+  const std::uint64_t size = geometry.size;
+  if (size == 0 || size > kMaxQueueSize || !std::has_single_bit(size)) {
+    return fail("queue size {} is not a power of two up to {}", size, kMaxQueueSize);
+  }
+  if (geometry.descriptors % kDescriptorTableAlignment != 0 ||
+      geometry.available % kAvailableRingAlignment != 0 ||
+      geometry.used % kUsedRingAlignment != 0) {
+    return fail("a part of the queue at {:#x}, {:#x}, {:#x} is not aligned", geometry.descriptors,
+                geometry.available, geometry.used);
+  }
+  // 2.7: sizes of the three parts, the event fields at the end of the rings included.
+  auto descriptors = memory.slice(geometry.descriptors, size * sizeof(Descriptor));
+  auto available = memory.slice(geometry.available, kAvailableEntries + 2 * size + 2);
+  auto used = memory.slice(geometry.used, kUsedEntries + sizeof(UsedElement) * size + 2);
+  for (const auto* part : {&descriptors, &available, &used}) {
+    if (!*part) {
+      return std::unexpected(part->error().within("queue"));
+    }
+  }
+  auto state = std::make_shared<detail::QueueState>();
+  state->memory = &memory;
+  state->size = geometry.size;
+  state->descriptors = *descriptors;
+  state->available = *available;
+  state->used = *used;
+  return Queue(std::move(state));
+}
+
+Result<std::optional<DescriptorChain>> Queue::pop() {
+  detail::QueueState& state = *state_;
+  if (state.broken || state.closed) {
+    return fail("the queue waits for a reset");
+  }
+  // Acquire: entries and descriptors must be read after the index that publishes them (2.7.13).
+  const std::uint16_t index =
+      state.available.load_atomic(kAvailableIndex, std::memory_order_acquire);
+  // Each turn consumes one available entry, so a burst of malformed chains ends.
+  while (index != state.next_available) {
+    const auto waiting = static_cast<std::uint16_t>(index - state.next_available);
+    if (waiting + state.in_flight > state.size) {
+      state.broken = true;
+      return fail("the available index jumped to {} with {} chains in flight", index,
+                  state.in_flight);
+    }
+    const std::size_t slot =
+        kAvailableEntries + std::size_t{state.next_available} % state.size * sizeof(std::uint16_t);
+    const std::uint16_t head = state.available.load_atomic(slot, std::memory_order_relaxed);
+    if (head >= state.size) {
+      state.broken = true;
+      return fail("available head {} is beyond the queue's {} descriptors", head, state.size);
+    }
+    ++state.next_available;
+
+    DescriptorChain chain;
+    chain.head_ = head;
+    bool well_formed = true;
+    std::uint16_t current = head;
+    for (std::uint16_t count = 1;; ++count) {
+      if (count > state.size) {
+        state.broken = true;
+        return fail("the chain at descriptor {} is longer than the queue", head);
+      }
+      // Copied once, then checked, then used: the guest may change it at any time.
+      const auto descriptor =
+          state.descriptors.load<Descriptor>(std::size_t{current} * sizeof(Descriptor));
+      if ((descriptor.flags & kDescriptorIndirect) != 0) {
+        state.broken = true;
+        return fail("descriptor {} is indirect, which was not negotiated", current);
+      }
+      auto slice = state.memory->slice(descriptor.address, descriptor.length);
+      const bool writable = (descriptor.flags & kDescriptorWrite) != 0;
+      if (!slice || (!writable && !chain.writable_.empty())) {
+        well_formed = false;
+      } else if (writable) {
+        chain.writable_.push_back(*slice);
+        chain.writable_size_ += slice->size();
+      } else {
+        chain.readable_.push_back(*slice);
+        chain.readable_size_ += slice->size();
+      }
+      if ((descriptor.flags & kDescriptorNext) == 0) {
+        break;
+      }
+      if (descriptor.next >= state.size) {
+        state.broken = true;
+        return fail("descriptor {} continues at {}, beyond the queue's {}", current,
+                    descriptor.next, state.size);
+      }
+      current = descriptor.next;
+    }
+    chain.queue_ = state_;
+    ++state.in_flight;
+    if (well_formed) {
+      return std::optional(std::move(chain));
+    }
+  }
+  return std::optional<DescriptorChain>();
+}
+
+void Queue::push(DescriptorChain&& chain, std::uint32_t written) {
+  if (const auto state = std::exchange(chain.queue_, nullptr)) {
+    state->give_back(chain.head_, written);
+  }
+}
+
+bool Queue::take_interrupt() {
+  detail::QueueState& state = *state_;
+  if (!std::exchange(state.returned, false) || state.closed) {
+    return false;
+  }
+  // 2.7.7.2: the flags must be read after the used index was written, or an interrupt could be
+  // lost.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  const std::uint16_t flags =
+      state.available.load_atomic(kAvailableFlags, std::memory_order_relaxed);
+  return (flags & kAvailableNoInterrupt) == 0;
+}
+
+void Queue::close() {
+  state_->closed = true;
+}
+
+}  // namespace msb::virtio

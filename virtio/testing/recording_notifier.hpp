@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Counts what a device tells its driver.
+#pragma once
+
+#include <functional>
+
+#include "virtio/device.hpp"
+
+namespace msb::virtio::testing {
+
+class RecordingNotifier final : public DriverNotifier {
+ public:
+  void used_buffers() override {
+    ++interrupts;
+    if (on_used_buffers) {
+      on_used_buffers();
+    }
+  }
+  void needs_reset() override { ++resets_wanted; }
+
+  int interrupts = 0;
+  int resets_wanted = 0;
+  std::function<void()> on_used_buffers;
+};
+
+}  // namespace msb::virtio::testing
