@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/machine.hpp"
+
+#include <fmt/format.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "virtio/fs/fs_device.hpp"
+#include "vmm/boot.hpp"
+#include "vmm/cpuid.hpp"
+#include "vmm/elf_loader.hpp"
+#include "vmm/layout.hpp"
+
+namespace msb::vmm {
+
+namespace {
+
+constexpr std::uint64_t kGuestCid = 3;  // 0 to 2 are reserved; each machine has a device of its own
+
+// What every guest is booted with, and why:
+//   reboot=t       without ACPI and keyboard controller a triple fault is how the machine ends
+//   panic=-1       a panic ends the machine at once; the launcher sees that nobody announced it
+//   tsc=reliable   KVM's TSC needs no watchdog
+//   quiet          nobody listens to the console, unless asked for
+constexpr std::string_view kCommandLine = "reboot=t panic=-1 tsc=reliable no_timer_check";
+constexpr std::string_view kSilent = "quiet loglevel=0 8250.nr_uarts=0";
+constexpr std::string_view kSerialConsole = "console=ttyS0 8250.nr_uarts=1";
+
+// Takes descriptor `index`, each at most once.
+Result<Fd> take(std::vector<Fd>& descriptors, DescriptorIndex index, std::string_view what) {
+  if (index >= descriptors.size() || !descriptors[index]) {
+    return fail("the machine configuration names descriptor {} for {}, which did not come with it",
+                index, what);
+  }
+  return std::move(descriptors[index]);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Machine>> Machine::create(Vm vm, const MachineConfig& config,
+                                                 std::vector<Fd> descriptors, Loop& loop,
+                                                 Owner owner) {
+  std::unique_ptr<Machine> machine(new Machine(std::move(vm), loop, std::move(owner)));
+  if (auto built = machine->build(config, std::move(descriptors)); !built) {
+    loop.drain();  // what was built already waits for kicks
+    return std::unexpected(built.error());
+  }
+  return machine;
+}
+
+Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descriptors) {
+  auto kernel_file = take(descriptors, config.kernel, "the kernel");
+  if (!kernel_file) {
+    return std::unexpected(kernel_file.error());
+  }
+  auto initramfs_file = take(descriptors, config.initramfs, "the initramfs");
+  if (!initramfs_file) {
+    return std::unexpected(initramfs_file.error());
+  }
+  auto memory = virtio::GuestMemory::create(ram_ranges(config.memory_mib * kMib));
+  if (!memory) {
+    return std::unexpected(memory.error());
+  }
+  memory_ = std::move(*memory);
+  if (auto done = vm_.map(*memory_); !done) {
+    return done;
+  }
+  if (auto done = vm_.create_irqchip(); !done) {
+    return done;
+  }
+  auto kernel = load_kernel(kernel_file->get(), *memory_);
+  if (!kernel) {
+    return std::unexpected(kernel.error());
+  }
+  auto initramfs = load_initramfs(initramfs_file->get(), kernel->end, *memory_);
+  if (!initramfs) {
+    return std::unexpected(initramfs.error());
+  }
+  if (auto done = add_share(config, descriptors); !done) {
+    return done;
+  }
+  if (auto done = add_vsock(config); !done) {
+    return done;
+  }
+  std::string command_line(kCommandLine);
+  if (config.console != kNoDescriptor) {
+    auto console = take(descriptors, config.console, "the console");
+    if (!console) {
+      return std::unexpected(console.error());
+    }
+    if (auto done = add_serial(std::move(*console)); !done) {
+      return done;
+    }
+  }
+  command_line += fmt::format(" {}", config.console == kNoDescriptor ? kSilent : kSerialConsole);
+  for (const auto& slot : bus_.slots()) {
+    command_line += fmt::format(" {}", slot->command_line());
+  }
+  if (!config.command_line.empty()) {
+    command_line += fmt::format(" {}", config.command_line);
+  }
+  if (auto done = write_boot_data(*memory_, command_line, *initramfs, config.vcpus); !done) {
+    return done;
+  }
+  return add_vcpus(config.vcpus, kernel->entry);
+}
+
+Result<void> Machine::add_share(const MachineConfig& config, std::vector<Fd>& descriptors) {
+  virtio::SharedTree tree;
+  for (const SharedFile& shared : config.shared_files) {
+    Result<void> added;
+    if (shared.descriptor == kNoDescriptor) {
+      added = tree.add_text(shared.path, shared.text);
+    } else {
+      auto file = take(descriptors, shared.descriptor, shared.path);
+      if (!file) {
+        return std::unexpected(file.error());
+      }
+      added = tree.add_file(shared.path, std::move(*file));
+    }
+    if (!added) {
+      return added;
+    }
+  }
+  auto slot = VirtioSlot::create(
+      static_cast<std::uint32_t>(bus_.slots().size()),
+      std::make_unique<virtio::FsDevice>(config.share_tag, std::move(tree), loop_), vm_, *memory_,
+      loop_);
+  if (!slot) {
+    return std::unexpected(slot.error());
+  }
+  bus_.add(std::move(*slot));
+  return {};
+}
+
+Result<void> Machine::add_vsock(const MachineConfig& config) {
+  host_ports_ = config.host_ports;
+  auto device = std::make_unique<virtio::VsockDevice>(
+      kGuestCid, loop_, [this](std::uint32_t port) { return accept(port); });
+  vsock_ = device.get();
+  auto slot = VirtioSlot::create(static_cast<std::uint32_t>(bus_.slots().size()), std::move(device),
+                                 vm_, *memory_, loop_);
+  if (!slot) {
+    return std::unexpected(slot.error());
+  }
+  bus_.add(std::move(*slot));
+  return {};
+}
+
+std::optional<Fd> Machine::accept(std::uint32_t port) {
+  if (std::ranges::find(host_ports_, port) == host_ports_.end()) {
+    return std::nullopt;
+  }
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+    return std::nullopt;  // out of descriptors: the guest is refused
+  }
+  owner_.accepted(port, Fd(ends[1]));
+  return Fd(ends[0]);
+}
+
+Result<void> Machine::add_serial(Fd output) {
+  serial_interrupt_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!serial_interrupt_) {
+    return fail_errno(errno, "cannot create an eventfd for the serial port");
+  }
+  if (auto added = vm_.add_irqfd(serial_interrupt_.get(), kSerialInterrupt); !added) {
+    return added;
+  }
+  bus_.set_serial(std::make_unique<Serial>(std::move(output), [event = serial_interrupt_.get()] {
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = ::write(event, &one, sizeof one);
+  }));
+  return {};
+}
+
+Result<void> Machine::add_vcpus(std::uint32_t count, std::uint64_t entry) {
+  auto supported = vm_.supported_cpuid();
+  if (!supported) {
+    return std::unexpected(supported.error());
+  }
+  const bool tsc_deadline = vm_.capability(KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+  for (std::uint32_t id = 0; id < count; ++id) {
+    auto vcpu = vm_.create_vcpu(id);
+    if (!vcpu) {
+      return std::unexpected(vcpu.error());
+    }
+    if (auto done = vcpu->set_cpuid(make_cpuid(*supported, id, count, tsc_deadline)); !done) {
+      return done;
+    }
+    vcpus_.push_back(std::move(*vcpu));
+  }
+  // The others wait in the in-kernel APIC for the boot processor's INIT and SIPI.
+  return set_boot_state(vcpus_.front(), entry);
+}
+
+void Machine::start() {
+  for (const Vcpu& vcpu : vcpus_) {
+    threads_.emplace_back([this, &vcpu] { run(vcpu); });
+  }
+}
+
+void Machine::run(const Vcpu& vcpu) {
+  std::optional<Stop> stop;
+  while (!stop) {
+    const auto ran = vcpu.run();
+    if (!ran && (ran.error().code == EINTR || ran.error().code == EAGAIN)) {
+      continue;
+    }
+    stop = ran ? handle_exit(vcpu) : Stop{StopReason::kInternalError, ran.error().message};
+  }
+  loop_.post([this, stop = std::move(*stop)] {
+    if (!std::exchange(stopped_, true)) {
+      owner_.stopped(stop);
+    }
+  });
+}
+
+std::optional<Machine::Stop> Machine::handle_exit(const Vcpu& vcpu) {
+  kvm_run& state = vcpu.state();
+  switch (state.exit_reason) {
+    case KVM_EXIT_MMIO: {
+      const auto bytes =
+          std::as_writable_bytes(std::span(state.mmio.data)).first(std::min(state.mmio.len, 8U));
+      state.mmio.is_write != 0 ? bus_.write_memory(state.mmio.phys_addr, bytes)
+                               : bus_.read_memory(state.mmio.phys_addr, bytes);
+      return std::nullopt;
+    }
+    case KVM_EXIT_IO: {
+      std::span<std::byte> data = vcpu.io_data();
+      for (; !data.empty(); data = data.subspan(state.io.size)) {
+        const auto access = data.first(state.io.size);
+        state.io.direction == KVM_EXIT_IO_OUT ? bus_.write_port(state.io.port, access)
+                                              : bus_.read_port(state.io.port, access);
+      }
+      return std::nullopt;
+    }
+    case KVM_EXIT_SHUTDOWN:
+      return Stop{StopReason::kShutdown, ""};
+    case KVM_EXIT_INTR:
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
+      return std::nullopt;
+    default: {
+      const auto regs = vcpu.regs();
+      const std::string where = regs ? fmt::format(" at {:#x}", regs->rip) : "";
+      if (state.exit_reason == KVM_EXIT_INTERNAL_ERROR) {
+        return Stop{StopReason::kInternalError,
+                    fmt::format("KVM internal error {}{}", state.internal.suberror, where)};
+      }
+      if (state.exit_reason == KVM_EXIT_FAIL_ENTRY) {
+        return Stop{StopReason::kInternalError,
+                    fmt::format("KVM could not enter the guest, hardware reason {:#x}",
+                                std::uint64_t{state.fail_entry.hardware_entry_failure_reason})};
+      }
+      return Stop{StopReason::kInternalError,
+                  fmt::format("unexpected KVM exit {}{}", state.exit_reason, where)};
+    }
+  }
+}
+
+}  // namespace msb::vmm

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// One microVM: memory, vCPUs, devices, and its life from the first instruction to the last.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/control.hpp"
+#include "base/fd.hpp"
+#include "base/loop.hpp"
+#include "base/machine_config.hpp"
+#include "base/result.hpp"
+#include "virtio/guest_memory.hpp"
+#include "virtio/vsock/vsock_device.hpp"
+#include "vmm/bus.hpp"
+#include "vmm/kvm.hpp"
+
+namespace msb::vmm {
+
+class Machine {
+ public:
+  struct Stop {
+    StopReason reason;
+    std::string detail;
+  };
+  // How the machine talks to whoever started it. All are called on the loop's thread.
+  struct Owner {
+    std::function<void(Stop)> stopped;  // the guest ended; at most once
+    std::function<void(std::uint32_t port, Fd peer)>
+        accepted;  // the guest connected to a host port of the configuration
+  };
+
+  // Builds the machine in `vm`. `descriptors` are those that the configuration names; `loop` must
+  // outlive the machine, and is of no more use after a failure.
+  static Result<std::unique_ptr<Machine>> create(Vm vm, const MachineConfig& config,
+                                                 std::vector<Fd> descriptors, Loop& loop,
+                                                 Owner owner);
+  // The threads of a machine that was started run until the process ends: there is no way back.
+  ~Machine() = default;
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+
+  // Enters the guest: one thread per vCPU. Once.
+  void start();
+
+  // Connects a stream socket (blocking mode) to a vsock port in the guest, as
+  // VsockDevice::connect().
+  void connect(Fd socket, std::uint32_t guest_port) {
+    vsock_->connect(std::move(socket), guest_port);
+  }
+
+ private:
+  Machine(Vm vm, Loop& loop, Owner owner)
+      : vm_(std::move(vm)), loop_(loop), owner_(std::move(owner)) {}
+
+  Result<void> build(const MachineConfig& config, std::vector<Fd> descriptors);
+  Result<void> add_share(const MachineConfig& config, std::vector<Fd>& descriptors);
+  Result<void> add_vsock(const MachineConfig& config);
+  Result<void> add_serial(Fd output);
+  Result<void> add_vcpus(std::uint32_t count, std::uint64_t entry);
+  void run(const Vcpu& vcpu);
+  // Handles one exit; gives why the machine stops, or nothing.
+  std::optional<Stop> handle_exit(const Vcpu& vcpu);
+  std::optional<Fd> accept(std::uint32_t port);
+
+  Vm vm_;
+  Loop& loop_;
+  Owner owner_;
+  std::unique_ptr<virtio::GuestMemory> memory_;
+  Bus bus_;
+  virtio::VsockDevice* vsock_ = nullptr;  // owned by its slot on the bus
+  Fd serial_interrupt_;
+  std::vector<std::uint32_t> host_ports_;
+  std::vector<Vcpu> vcpus_;
+  std::vector<std::jthread> threads_;
+  bool stopped_ = false;
+};
+
+}  // namespace msb::vmm

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// msb-machine: the only process that touches KVM. It is started by msb-vmm with two descriptors,
+// the control socket and /dev/kvm, and opens no path of its own.
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <string>
+#include <utility>
+
+#include "base/control.hpp"
+#include "base/loop.hpp"
+#include "base/machine_config.hpp"
+#include "vmm/kvm.hpp"
+#include "vmm/machine.hpp"
+#include "vmm/probe.hpp"
+
+namespace {
+
+using namespace msb;
+
+// CLOCK_MONOTONIC times of the phases of a start, for `msb-vmm run --timing`.
+class Timeline {
+ public:
+  void mark(std::string_view name) {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    text_ += fmt::format("{} {}\n", name, now.tv_sec * 1'000'000'000LL + now.tv_nsec);
+  }
+  [[nodiscard]] const std::string& text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+// Ends the process. Nobody is left to tell when the control socket is gone.
+[[noreturn]] void finish(int status) {
+  // Threads may be inside KVM or a device; there is nothing to save, and the kernel cleans up what
+  // a process holds.
+  ::_exit(status);
+}
+
+void report(ControlKind kind, std::uint32_t value, std::string_view text,
+            std::span<const int> descriptors = {}) {
+  if (!send_control(kControlDescriptor, kind, value, text, descriptors)) {
+    finish(EXIT_FAILURE);  // the launcher is gone
+  }
+}
+
+[[noreturn]] void finish_with(const Error& error) {
+  report(ControlKind::kError, 0, error.message);
+  finish(EXIT_FAILURE);
+}
+
+ControlMessage wait_for_message() {
+  pollfd entry{kControlDescriptor, POLLIN, 0};
+  while (true) {
+    auto message = receive_control(kControlDescriptor);
+    if (message) {
+      return std::move(*message);
+    }
+    if (message.error().code != EAGAIN) {
+      finish(EXIT_FAILURE);
+    }
+    ::poll(&entry, 1, -1);
+  }
+}
+
+// The loop's end of the control socket, while the machine runs.
+class Control {
+ public:
+  Control(Loop& loop, vmm::Machine& machine)
+      : loop_(loop), machine_(machine), readable_([this](std::int32_t) { receive(); }) {}
+
+  void watch() { loop_.poll(kControlDescriptor, POLLIN, readable_); }
+
+ private:
+  void receive() {
+    while (true) {
+      auto message = receive_control(kControlDescriptor);
+      if (!message) {
+        if (message.error().code != EAGAIN) {
+          finish(EXIT_SUCCESS);  // the launcher is gone, and so is whom the guest works for
+        }
+        break;
+      }
+      if (message->kind == ControlKind::kVsockConnect && message->descriptors.size() == 1) {
+        machine_.connect(std::move(message->descriptors.front()), message->value);
+      } else {
+        finish_with({fmt::format(
+            "the launcher sent a control message of kind {}, which has no meaning here",
+            static_cast<std::uint32_t>(message->kind))});
+      }
+    }
+    watch();
+  }
+
+  Loop& loop_;
+  vmm::Machine& machine_;
+  Operation readable_;
+};
+
+[[noreturn]] void run_probe() {
+  auto result = vmm::probe_kvm(kKvmDescriptor);
+  if (!result) {
+    finish_with(result.error());
+  }
+  report(ControlKind::kProbeResult, result->usable ? 1 : 0, result->reason);
+  finish(EXIT_SUCCESS);
+}
+
+[[noreturn]] void run_machine(vmm::Vm vm, ControlMessage message, Timeline& timeline) {
+  auto config = MachineConfig::from_json(message.text);
+  if (!config) {
+    finish_with(config.error());
+  }
+  timeline.mark("configured");
+  auto loop = Loop::create();
+  if (!loop) {
+    finish_with(loop.error());
+  }
+  auto machine = vmm::Machine::create(
+      std::move(vm), *config, std::move(message.descriptors), **loop,
+      {.stopped =
+           [](const vmm::Machine::Stop& stop) {
+             report(ControlKind::kStopped, static_cast<std::uint32_t>(stop.reason), stop.detail);
+             finish(EXIT_SUCCESS);
+           },
+       .accepted =
+           [](std::uint32_t port, Fd peer) {
+             const int descriptor = peer.get();
+             report(ControlKind::kVsockAccept, port, {}, {&descriptor, 1});
+           }});
+  if (!machine) {
+    finish_with(machine.error());
+  }
+  timeline.mark("built");
+  (*machine)->start();
+  if (config->report_times) {
+    report(ControlKind::kRunning, 0, timeline.text());
+  }
+  Control control(**loop, **machine);
+  control.watch();
+  if (auto ran = (*loop)->run(); !ran) {
+    finish_with(ran.error());
+  }
+  finish(EXIT_SUCCESS);
+}
+
+}  // namespace
+
+int main() {
+  if (::fcntl(kControlDescriptor, F_GETFD) < 0 || ::fcntl(kKvmDescriptor, F_GETFD) < 0) {
+    const std::string_view text = "msb-machine is started by msb-vmm; run `msb-vmm run` instead\n";
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+    return EXIT_FAILURE;
+  }
+  // A control socket that breaks is found by its error, not by a signal.
+  ::signal(SIGPIPE, SIG_IGN);
+
+  Timeline timeline;
+  timeline.mark("started");
+  // The slowest call comes first, while the launcher still prepares the configuration.
+  auto vm = vmm::Vm::create(kKvmDescriptor);
+  timeline.mark("vm");
+  ControlMessage message = wait_for_message();
+  if (message.kind == ControlKind::kProbe) {
+    run_probe();
+  }
+  if (message.kind != ControlKind::kConfigure) {
+    finish_with({"the first control message is neither a configuration nor a probe"});
+  }
+  if (!vm) {
+    finish_with(vm.error());
+  }
+  run_machine(std::move(*vm), std::move(message), timeline);
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/virtio_slot.hpp"
+
+#include <fmt/format.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <semaphore>
+#include <utility>
+
+#include "vmm/layout.hpp"
+
+namespace msb::vmm {
+
+VirtioSlot::Kick::Kick(VirtioSlot& owner, std::uint16_t queue)
+    : slot(owner),
+      index(queue),
+      event(::eventfd(0, EFD_CLOEXEC)),
+      operation([this](std::int32_t result) {
+        if (result > 0) {
+          slot.transport_->kick(index);
+          arm();
+        }
+      }) {}
+
+void VirtioSlot::Kick::arm() {
+  slot.loop_.read(event.get(), {&buffer, 1}, AsyncIo::kNoOffset, operation);
+}
+
+VirtioSlot::VirtioSlot(std::uint32_t index, std::unique_ptr<virtio::Device> device, Loop& loop)
+    : loop_(loop),
+      address_(kVirtioWindowsAddress + index * virtio::kMmioSize),
+      line_(kFirstVirtioInterrupt + index),
+      device_(std::move(device)),
+      interrupt_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+
+Result<std::unique_ptr<VirtioSlot>> VirtioSlot::create(std::uint32_t index,
+                                                       std::unique_ptr<virtio::Device> device,
+                                                       const Vm& vm,
+                                                       const virtio::GuestMemory& memory,
+                                                       Loop& loop) {
+  std::unique_ptr<VirtioSlot> slot(new VirtioSlot(index, std::move(device), loop));
+  if (!slot->interrupt_) {
+    return fail_errno(errno, "cannot create an eventfd for device {}", index);
+  }
+  if (auto added = vm.add_irqfd(slot->interrupt_.get(), slot->line_); !added) {
+    return std::unexpected(added.error());
+  }
+  // The device lives on the loop's thread; a vCPU that changes its life cycle waits until that is
+  // done.
+  const auto on_loop = [&loop](std::function<void(std::function<void()>)> step) {
+    std::binary_semaphore finished(0);
+    loop.post([&] { step([&] { finished.release(); }); });
+    finished.acquire();
+  };
+  const auto raise = [interrupt = slot->interrupt_.get()] {
+    const std::uint64_t one = 1;
+    // Fails only when the counter is saturated, and then an interrupt is pending anyway.
+    [[maybe_unused]] const ssize_t written = ::write(interrupt, &one, sizeof one);
+  };
+  slot->transport_ =
+      std::make_unique<virtio::MmioTransport>(*slot->device_, memory, on_loop, raise);
+  const auto queues = static_cast<std::uint16_t>(slot->device_->max_queue_sizes().size());
+  for (std::uint16_t queue = 0; queue < queues; ++queue) {
+    Kick& kick = slot->kicks_.emplace_back(*slot, queue);
+    if (!kick.event) {
+      return fail_errno(errno, "cannot create an eventfd for queue {} of device {}", queue, index);
+    }
+    // 4.2.2: the driver kicks by writing the queue's number to QueueNotify.
+    if (auto added =
+            vm.add_ioeventfd(kick.event.get(), slot->address_ + virtio::kMmioQueueNotify, queue);
+        !added) {
+      return std::unexpected(added.error());
+    }
+    kick.arm();
+  }
+  return slot;
+}
+
+std::string VirtioSlot::command_line() const {
+  return fmt::format("virtio_mmio.device=4K@{:#x}:{}", address_, line_);
+}
+
+}  // namespace msb::vmm

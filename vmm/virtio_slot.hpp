@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// One virtio device in the machine: its register window, its kicks and its interrupt line.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "base/fd.hpp"
+#include "base/loop.hpp"
+#include "base/result.hpp"
+#include "virtio/mmio_transport.hpp"
+#include "vmm/kvm.hpp"
+
+namespace msb::vmm {
+
+// Connects a device to KVM and to the loop: kicks arrive through ioeventfds, interrupts leave
+// through an irqfd, and register accesses come from the vCPUs.
+class VirtioSlot {
+ public:
+  // `index` counts devices from 0 and decides address and interrupt line. All references must
+  // outlive the slot; the loop must be drained before it is destroyed.
+  static Result<std::unique_ptr<VirtioSlot>> create(std::uint32_t index,
+                                                    std::unique_ptr<virtio::Device> device,
+                                                    const Vm& vm, const virtio::GuestMemory& memory,
+                                                    Loop& loop);
+
+  [[nodiscard]] std::uint64_t address() const { return address_; }
+  [[nodiscard]] virtio::MmioTransport& transport() { return *transport_; }
+  // How the kernel is told of the device: "virtio_mmio.device=4K@0x...:5".
+  [[nodiscard]] std::string command_line() const;
+
+ private:
+  // One queue's kick: an eventfd that is read again and again.
+  struct Kick {
+    Kick(VirtioSlot& slot, std::uint16_t queue);
+    void arm();
+    VirtioSlot& slot;
+    std::uint16_t index;
+    Fd event;
+    std::uint64_t count = 0;
+    iovec buffer{&count, sizeof count};
+    Operation operation;
+  };
+
+  VirtioSlot(std::uint32_t index, std::unique_ptr<virtio::Device> device, Loop& loop);
+
+  Loop& loop_;
+  const std::uint64_t address_;
+  const std::uint32_t line_;
+  std::unique_ptr<virtio::Device> device_;
+  Fd interrupt_;
+  std::deque<Kick> kicks_;
+  std::unique_ptr<virtio::MmioTransport> transport_;
+};
+
+}  // namespace msb::vmm
