@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The boot file: all that the guest's init needs to know. The host puts it into the root of the
+ * virtio-fs device, and the init reads it before anything else.
+ *
+ * It is text of at most MSB_BOOT_MAX bytes. Its first line is MSB_BOOT_MAGIC; every other line is a
+ * key, one space and a value that runs to the end of the line:
+ *
+ *   hostname NAME   at most once
+ *   layer PATH      an EROFS image, relative to the virtio-fs root; one line per layer, lowest
+ * first, at least one
+ *
+ * The init refuses keys that it does not know.
+ */
+#ifndef MSB_PROTOCOL_BOOT_H
+#define MSB_PROTOCOL_BOOT_H
+
+#define MSB_BOOT_MAGIC "msb-boot 1"
+#define MSB_BOOT_MAX (64u * 1024u)
+#define MSB_BOOT_FILE "boot"
+#define MSB_BOOT_TAG "msb" /* tag of the virtio-fs device */
+
+#endif
