@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// Names out of an archive, made safe to show.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace msb::oci {
+
+// `name` with control characters and bytes beyond ASCII as \xNN and its end cut off beyond 256
+// bytes, so that no name can move a terminal's cursor or flood a log.
+std::string printable(std::string_view name);
+
+}  // namespace msb::oci

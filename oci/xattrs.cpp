@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "oci/xattrs.hpp"
+
+#include <array>
+#include <cstring>
+#include <map>
+#include <optional>
+
+#include "oci/erofs_format.hpp"
+#include "oci/printable.hpp"
+
+namespace msb::oci {
+namespace {
+
+constexpr std::size_t kMaxName = 255;     // bytes, XATTR_NAME_MAX
+constexpr std::size_t kMaxValue = 65535;  // bytes, what XattrEntry can say
+
+constexpr std::string_view kTrusted = "trusted.";
+constexpr std::string_view kOverlayOpaque = "overlay.opaque";
+constexpr std::string_view kOpaqueValue = "y";
+constexpr std::array<std::string_view, 3> kLeftOut = {"trusted.overlay.", "user.overlay.",
+                                                      "security.selinux"};
+
+// include/uapi/linux/posix_acl_xattr.h: a header of 4 bytes with the version, then entries of 8
+// bytes.
+constexpr std::uint32_t kAclVersion = 2;
+constexpr std::size_t kAclHeaderSize = 4;
+constexpr std::size_t kAclEntrySize = 8;
+
+struct Namespace {
+  std::string_view prefix;
+  erofs::XattrPrefix index;
+};
+constexpr std::array<Namespace, 5> kNamespaces = {{
+    {"user.", erofs::XattrPrefix::kUser},
+    {kTrusted, erofs::XattrPrefix::kTrusted},
+    {"security.", erofs::XattrPrefix::kSecurity},
+    {"system.posix_acl_access", erofs::XattrPrefix::kPosixAclAccess},
+    {"system.posix_acl_default", erofs::XattrPrefix::kPosixAclDefault},
+}};
+
+bool is_acl(erofs::XattrPrefix index) {
+  return index == erofs::XattrPrefix::kPosixAclAccess ||
+         index == erofs::XattrPrefix::kPosixAclDefault;
+}
+
+std::optional<Namespace> namespace_of(std::string_view name, bool is_regular, bool is_directory) {
+  for (const std::string_view prefix : kLeftOut) {
+    if (name.starts_with(prefix)) {
+      return std::nullopt;
+    }
+  }
+  for (const Namespace& candidate : kNamespaces) {
+    if (is_acl(candidate.index) ? name != candidate.prefix : !name.starts_with(candidate.prefix)) {
+      continue;
+    }
+    const bool allowed =
+        (candidate.index != erofs::XattrPrefix::kUser || is_regular || is_directory) &&
+        (candidate.index != erofs::XattrPrefix::kPosixAclDefault || is_directory);
+    return allowed ? std::optional(candidate) : std::nullopt;
+  }
+  return std::nullopt;
+}
+
+bool acl_well_formed(std::string_view value) {
+  std::uint32_t version = 0;
+  if (value.size() < kAclHeaderSize || (value.size() - kAclHeaderSize) % kAclEntrySize != 0) {
+    return false;
+  }
+  std::memcpy(&version, value.data(), sizeof version);
+  return version == kAclVersion;
+}
+
+void append_entry(std::string& body, erofs::XattrPrefix index, std::string_view suffix,
+                  std::string_view value) {
+  const erofs::XattrEntry entry{.e_name_len = static_cast<std::uint8_t>(suffix.size()),
+                                .e_name_index = static_cast<std::uint8_t>(index),
+                                .e_value_size = static_cast<std::uint16_t>(value.size())};
+  body.append(reinterpret_cast<const char*>(&entry), sizeof entry);
+  body.append(suffix);
+  body.append(value);
+  body.resize((body.size() + erofs::kXattrAlignment - 1) / erofs::kXattrAlignment *
+              erofs::kXattrAlignment);
+}
+
+}  // namespace
+
+Result<std::string> encode_xattrs(std::span<const Xattr> xattrs, bool is_regular,
+                                  bool is_directory) {
+  std::map<std::string_view, std::string_view> sorted;
+  for (const Xattr& xattr : xattrs) {
+    sorted[xattr.name] = xattr.value;
+  }
+  std::string body;
+  for (const auto& [name, value] : sorted) {
+    const auto where = namespace_of(name, is_regular, is_directory);
+    if (!where) {
+      continue;
+    }
+    const std::string_view suffix = name.substr(where->prefix.size());
+    if (name.size() > kMaxName || (suffix.empty() && !is_acl(where->index))) {
+      return fail("extended attribute '{}' has an impossible name", printable(name));
+    }
+    if (value.size() > kMaxValue) {
+      return fail("extended attribute '{}' is longer than {} bytes", printable(name), kMaxValue);
+    }
+    if (is_acl(where->index) && !acl_well_formed(value)) {
+      return fail("extended attribute '{}' is not a well-formed access control list",
+                  printable(name));
+    }
+    append_entry(body, where->index, suffix, value);
+    if (xattr_body_size(body.size() + encode_opaque_xattr().size()) > erofs::kMaxXattrBody) {
+      return fail("its extended attributes together are longer than {} bytes",
+                  erofs::kMaxXattrBody);
+    }
+  }
+  return body;
+}
+
+std::string encode_opaque_xattr() {
+  std::string body;
+  append_entry(body, erofs::XattrPrefix::kTrusted, kOverlayOpaque, kOpaqueValue);
+  return body;
+}
+
+bool contains_opaque_xattr(std::string_view entries) {
+  while (entries.size() >= sizeof(erofs::XattrEntry)) {
+    erofs::XattrEntry entry{};
+    std::memcpy(&entry, entries.data(), sizeof entry);
+    std::string body;
+    const std::size_t length = sizeof entry + entry.e_name_len + entry.e_value_size;
+    if (length > entries.size()) {
+      return false;
+    }
+    append_entry(body, static_cast<erofs::XattrPrefix>(entry.e_name_index),
+                 entries.substr(sizeof entry, entry.e_name_len),
+                 entries.substr(sizeof entry + entry.e_name_len, entry.e_value_size));
+    if (body == encode_opaque_xattr()) {
+      return true;
+    }
+    entries.remove_prefix(std::min(body.size(), entries.size()));
+  }
+  return false;
+}
+
+std::size_t xattr_body_size(std::size_t entries_size) {
+  return entries_size == 0 ? 0 : sizeof(erofs::XattrHeader) + entries_size;
+}
+
+}  // namespace msb::oci
