@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "initramfs/boot_config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "protocol/msb_boot.h"
+#include "protocol/msb_exec.h"
+
+/* sethostname(2) takes at most __NEW_UTS_LEN bytes (include/uapi/linux/utsname.h). */
+#define HOSTNAME_LENGTH_MAX 64u
+
+/* A layer stays below the virtio-fs root: relative, and without a "..". */
+static bool is_inside(const char* path) {
+  if (*path == '/' || *path == '\0') return false;
+  for (const char* part = path; part != NULL; part = strchr(part, '/')) {
+    if (*part == '/') part++;
+    if (strncmp(part, "..", 2) == 0 && (part[2] == '/' || part[2] == '\0')) return false;
+  }
+  return true;
+}
+
+static bool parse_hostname(const char* value, unsigned line, struct boot_config* config,
+                           struct failure* failure) {
+  size_t length = strlen(value);
+  if (config->hostname != NULL) {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file, line %u: a second hostname", line);
+  }
+  if (length == 0 || length > HOSTNAME_LENGTH_MAX || strpbrk(value, " \t/") != NULL) {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file, line %u: not a hostname", line);
+  }
+  config->hostname = value;
+  return true;
+}
+
+static bool parse_layer(const char* value, unsigned line, struct boot_config* config,
+                        struct failure* failure) {
+  if (!is_inside(value)) {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL,
+                "boot file, line %u: a layer's path is relative and has no \"..\"", line);
+  }
+  if (config->layer_count == BOOT_LAYERS_MAX) {
+    return fail(failure, MSB_STAGE_BOOT, E2BIG, "boot file, line %u: more than %u layers", line,
+                BOOT_LAYERS_MAX);
+  }
+  config->layers[config->layer_count++] = value;
+  return true;
+}
+
+static bool parse_line(char* text, unsigned line, struct boot_config* config,
+                       struct failure* failure) {
+  if (line == 1) {
+    if (strcmp(text, MSB_BOOT_MAGIC) == 0) return true;
+    return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file: its first line is not \"%s\"",
+                MSB_BOOT_MAGIC);
+  }
+  char* space = strchr(text, ' ');
+  if (space == NULL) {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file, line %u: no value", line);
+  }
+  *space = '\0';
+  const char* value = space + 1;
+  if (strcmp(text, "hostname") == 0) return parse_hostname(value, line, config, failure);
+  if (strcmp(text, "layer") == 0) return parse_layer(value, line, config, failure);
+  return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file, line %u: unknown key \"%.32s\"", line,
+              text);
+}
+
+bool boot_config_parse(char* text, size_t length, struct boot_config* config,
+                       struct failure* failure) {
+  config->hostname = NULL;
+  config->layer_count = 0;
+  if (length > MSB_BOOT_MAX) {
+    return fail(failure, MSB_STAGE_BOOT, E2BIG, "boot file: larger than %u bytes", MSB_BOOT_MAX);
+  }
+  if (memchr(text, '\0', length) != NULL) {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file: contains a NUL byte");
+  }
+  text[length] = '\0';
+  unsigned line = 0;
+  char* next = text;
+  while (*next != '\0' || line == 0) {
+    char* end = next + strcspn(next, "\n");
+    bool last = *end == '\0';
+    *end = '\0';
+    if (!parse_line(next, ++line, config, failure)) return false;
+    next = last ? end : end + 1;
+  }
+  if (config->layer_count == 0) {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file: names no layer");
+  }
+  return true;
+}

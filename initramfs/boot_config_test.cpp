@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+extern "C" {
+#include "initramfs/boot_config.h"
+}
+
+#include <doctest/doctest.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "protocol/msb_boot.h"
+#include "protocol/msb_exec.h"
+
+namespace {
+
+struct Parsed {
+  bool ok = false;
+  boot_config config{};
+  failure why{};
+  std::vector<char> text;  // of exactly the size that the parser may touch
+
+  explicit Parsed(const std::string& file) : text(file.begin(), file.end()) {
+    text.push_back('x');
+    text.shrink_to_fit();
+    ok = boot_config_parse(text.data(), file.size(), &config, &why);
+  }
+};
+
+const std::string kMagic = "msb-boot 1\n";
+
+}  // namespace
+
+TEST_CASE("boot_config_with_layers_and_hostname_keeps_their_order") {
+  Parsed parsed(kMagic + "layer layers/a.erofs\nhostname box-1\nlayer layers/b c.erofs\n");
+  REQUIRE(parsed.ok);
+  REQUIRE(parsed.config.layer_count == 2);
+  CHECK(std::string(parsed.config.layers[0]) == "layers/a.erofs");
+  CHECK(std::string(parsed.config.layers[1]) == "layers/b c.erofs");
+  CHECK(std::string(parsed.config.hostname) == "box-1");
+}
+
+TEST_CASE("boot_config_without_hostname_or_last_newline_is_accepted") {
+  Parsed parsed(kMagic + "layer a..b/..c");
+  REQUIRE(parsed.ok);
+  CHECK(parsed.config.hostname == nullptr);
+  CHECK(std::string(parsed.config.layers[0]) == "a..b/..c");
+}
+
+TEST_CASE("boot_config_that_is_wrong_is_refused") {
+  const std::string nul("msb-boot 1\nlayer a\0b\n", 20);
+  for (const std::string& file : {std::string(),
+                                  std::string("\n"),
+                                  std::string("msb-boot 2\nlayer a\n"),
+                                  std::string("msb-boot 1"),
+                                  kMagic,
+                                  kMagic + "layer\n",
+                                  kMagic + "layer \n",
+                                  kMagic + "layer /a\n",
+                                  kMagic + "layer ..\n",
+                                  kMagic + "layer a/../b\n",
+                                  kMagic + "layer a/..\n",
+                                  kMagic + "layer ../a\n",
+                                  kMagic + "\nlayer a\n",
+                                  kMagic + "layer a\nbogus 1\n",
+                                  kMagic + " layer a\n",
+                                  kMagic + "layer a\nhostname a\nhostname b\n",
+                                  kMagic + "layer a\nhostname \n",
+                                  kMagic + "layer a\nhostname a b\n",
+                                  kMagic + "layer a\nhostname a/b\n",
+                                  kMagic + "layer a\nhostname " + std::string(65, 'h') + "\n",
+                                  nul}) {
+    CAPTURE(file);
+    Parsed parsed(file);
+    CHECK_FALSE(parsed.ok);
+    CHECK(parsed.why.stage == MSB_STAGE_BOOT);
+    CHECK(parsed.why.code == EINVAL);
+    CHECK(std::strlen(parsed.why.text) > 0);
+  }
+}
+
+TEST_CASE("boot_config_names_the_offending_line") {
+  Parsed parsed(kMagic + "layer a\nbogus 1\n");
+  CHECK(std::string(parsed.why.text).find("line 3: unknown key \"bogus\"") != std::string::npos);
+}
+
+TEST_CASE("boot_config_takes_as_many_layers_as_overlayfs_and_no_more") {
+  std::string file = kMagic;
+  for (unsigned i = 0; i < BOOT_LAYERS_MAX; i++) file += "layer l\n";
+  CHECK(Parsed(file).ok);
+  Parsed parsed(file + "layer l\n");
+  CHECK_FALSE(parsed.ok);
+  CHECK(parsed.why.code == E2BIG);
+}
+
+TEST_CASE("boot_config_takes_files_up_to_the_limit") {
+  std::string file = kMagic + "layer ";
+  file.append(MSB_BOOT_MAX - file.size(), 'a');
+  CHECK(Parsed(file).ok);
+  Parsed parsed(file + "a");
+  CHECK_FALSE(parsed.ok);
+  CHECK(parsed.why.code == E2BIG);
+}

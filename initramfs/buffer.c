@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "initramfs/buffer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+size_t buffer_length(const struct buffer* buffer) {
+  return buffer->end - buffer->start;
+}
+
+bool buffer_append(struct buffer* buffer, const void* bytes, size_t length) {
+  if (length == 0) return true;
+  if (buffer->capacity - buffer->end < length) {
+    size_t needed = buffer->end + length;
+    size_t capacity = buffer->capacity * 2 > needed ? buffer->capacity * 2 : needed;
+    uint8_t* data = realloc(buffer->data, capacity);
+    if (data == NULL) return false;
+    buffer->data = data;
+    buffer->capacity = capacity;
+  }
+  memcpy(buffer->data + buffer->end, bytes, length);
+  buffer->end += length;
+  return true;
+}
+
+void buffer_consume(struct buffer* buffer, size_t length) {
+  buffer->start += length;
+  if (buffer->start == buffer->end) buffer_free(buffer);
+}
+
+void buffer_free(struct buffer* buffer) {
+  free(buffer->data);
+  memset(buffer, 0, sizeof *buffer);
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* PID 1: boots the machine into the image's root, runs the agent, ends the machine. */
+#include <errno.h>
+#include <stddef.h>
+#include <unistd.h>
+
+#include "initramfs/agent.h"
+#include "initramfs/boot_config.h"
+#include "initramfs/mounts.h"
+#include "initramfs/namespace.h"
+#include "initramfs/oom.h"
+#include "initramfs/root.h"
+#include "initramfs/system.h"
+#include "initramfs/vsock.h"
+
+/* How long programs may take to die of SIGKILL, and the host to answer BYE. */
+#define END_TIMEOUT_MS 2000
+
+static struct boot_config config;
+
+/* From the initramfs to a machine that can run programs. The order is that of dependencies; waiting
+ * comes last. */
+static bool boot(struct namespace_init* init, struct failure* failure) {
+  if (!root_open_host(&config, failure) || !root_enter(&config, failure) ||
+      !namespace_start(init, failure) || !mount_system(failure)) {
+    return false;
+  }
+  system_start_loopback();
+  system_set_hostname(config.hostname);
+  return namespace_wait_ready(init, failure);
+}
+
+static enum msb_bye_reason run(int listener, int control, const struct namespace_init* init,
+                               struct failure* failure) {
+  struct agent_options options = {
+      .control = control,
+      .listener = listener,
+      .kmsg = oom_open(),
+      .is_host = vsock_is_host,
+      .namespace_init = init->pid,
+  };
+  control_send_hello(control);
+  return agent_run(&options, failure);
+}
+
+/* Without the host there is nobody to work for. */
+static _Noreturn void end_without_host(const char* step) {
+  struct failure failure;
+  fail(&failure, MSB_STAGE_BOOT, errno, "cannot %s", step);
+  system_log(&failure);
+  system_reset();
+}
+
+int main(void) {
+  system_prepare_process();
+  /* Begun first, so that the host takes the connection while the root is mounted. */
+  int listener = vsock_listen();
+  if (listener < 0) end_without_host("listen on vsock");
+  int control = vsock_connect();
+  if (control < 0) end_without_host("connect to the host on vsock");
+
+  struct failure failure;
+  struct namespace_init init = {.pid = -1, .report = -1};
+  bool booted = boot(&init, &failure);
+  if (!booted) system_log(&failure);
+  if (!vsock_wait_connected(control)) end_without_host("connect to the host on vsock");
+
+  enum msb_bye_reason reason = MSB_BYE_FAILED;
+  if (booted) reason = run(listener, control, &init, &failure);
+  reason = namespace_end(&init, END_TIMEOUT_MS, reason);
+  sync();
+  if (reason == MSB_BYE_FAILED) control_send_failed(control, &failure);
+  control_end(control, reason, END_TIMEOUT_MS);
+  system_reset();
+}

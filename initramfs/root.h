@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The root file system: the host's layer images, stacked, with a writable layer in memory on top.
+ */
+#ifndef MSB_INITRAMFS_ROOT_H
+#define MSB_INITRAMFS_ROOT_H
+
+#include <stdbool.h>
+
+#include "initramfs/boot_config.h"
+#include "initramfs/failure.h"
+
+/* Mounts the host's virtio-fs device and reads the boot file from it. `config` points into static
+ * memory. */
+bool root_open_host(struct boot_config* config, struct failure* failure);
+
+/*
+ * Mounts and stacks the layers and makes the result the root of this process. Nothing of what lies
+ * below it can be reached by a path afterwards: not the host's files, not the single layers, not
+ * the initramfs.
+ */
+bool root_enter(const struct boot_config* config, struct failure* failure);
+
+#endif

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The payload of START, parsed. No I/O. */
+#ifndef MSB_INITRAMFS_START_REQUEST_H
+#define MSB_INITRAMFS_START_REQUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "initramfs/failure.h"
+
+/*
+ * Arguments and variables together. The kernel never executes more: their pointers may take a
+ * quarter of the stack limit of 8 MiB (bprm_stack_limits in fs/exec.c).
+ */
+#define START_STRINGS_MAX (256u * 1024u)
+
+struct start_request {
+  uint32_t flags;
+  uint32_t user;
+  uint32_t group;
+  char* directory;
+  char** arguments; /* ends with NULL, as execve(2) wants it */
+  char** variables; /* likewise; in the same allocation */
+};
+
+/*
+ * The strings of `request` point into `payload`, which must outlive it. Fails with
+ * MSB_STAGE_REQUEST and EINVAL or E2BIG, or MSB_STAGE_RESOURCES.
+ */
+bool start_request_parse(uint8_t* payload, size_t length, struct start_request* request,
+                         struct failure* failure);
+
+/* Frees the vectors. Does nothing to a request of all zeros. */
+void start_request_free(struct start_request* request);
+
+#endif

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "initramfs/test_agent.hpp"
+
+extern "C" {
+#include "initramfs/agent.h"
+#include "initramfs/namespace.h"
+}
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+
+namespace msb::test {
+namespace {
+
+sockaddr_un address_of(const std::string& name) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  name.copy(address.sun_path + 1, sizeof address.sun_path - 2);  // abstract: nothing to clean up
+  return address;
+}
+
+int listen_at(const std::string& name) {
+  int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  sockaddr_un address = address_of(name);
+  REQUIRE(bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  REQUIRE(listen(listener, 1000) == 0);
+  return listener;
+}
+
+/// Everything that the namespace's init changes is the agent's own.
+void enter_namespaces() {
+  if (unshare(CLONE_NEWNS | CLONE_NEWNET) != 0 ||
+      mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+    std::perror("unshare");
+    std::exit(99);
+  }
+}
+
+/// The process that is PID 1 in a machine.
+[[noreturn]] void run_agent(int control, int listener, Agent::Namespace kind) {
+  sigset_t all;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, nullptr);
+  failure why{};
+  namespace_init init{.pid = -1, .report = -1};
+  if (kind == Agent::Namespace::kOwn) {
+    enter_namespaces();
+    if (!namespace_start(&init, &why) || !namespace_wait_ready(&init, &why)) {
+      std::fprintf(stderr, "%s\n", why.text);
+      std::exit(98);
+    }
+  }
+  agent_options options{};
+  options.control = control;
+  options.listener = listener;
+  options.kmsg = -1;
+  options.namespace_init = init.pid;
+  msb_bye_reason reason = agent_run(&options, &why);
+  reason = namespace_end(&init, 5000, reason);
+  close(control);
+  close(listener);
+  // The leak check of ASan forks, which is over with the namespace.
+  if (kind == Agent::Namespace::kOwn) _exit(reason);
+  std::exit(reason);
+}
+
+}  // namespace
+
+bool can_raise_limits() {
+  return geteuid() == 0 && prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE) == 1;
+}
+
+std::string frame(uint32_t type, const std::string& payload) {
+  msb_frame_header header{.type = type, .length = static_cast<uint32_t>(payload.size())};
+  return std::string(reinterpret_cast<const char*>(&header), sizeof header) + payload;
+}
+
+std::string Start::payload() const {
+  msb_start start{.flags = flags,
+                  .user = user,
+                  .group = group,
+                  .arguments = static_cast<uint32_t>(arguments.size()),
+                  .variables = static_cast<uint32_t>(variables.size()),
+                  .reserved = 0};
+  std::string bytes(reinterpret_cast<const char*>(&start), sizeof start);
+  bytes += directory + '\0';
+  for (const std::string& argument : arguments) bytes += argument + '\0';
+  for (const std::string& variable : variables) bytes += variable + '\0';
+  return bytes;
+}
+
+Start shell(const std::string& command) {
+  return {.arguments = {"sh", "-c", command}};
+}
+
+Connection::Connection(int descriptor) : descriptor_(descriptor) {
+  timeval patience{.tv_sec = kPatienceSeconds, .tv_usec = 0};
+  setsockopt(descriptor_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  setsockopt(descriptor_, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+}
+
+Connection::Connection(Connection&& other) noexcept : descriptor_(other.descriptor_) {
+  other.descriptor_ = -1;
+}
+
+Connection::~Connection() {
+  close();
+}
+
+void Connection::close() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+  descriptor_ = -1;
+}
+
+void Connection::send(const std::string& bytes) {
+  size_t sent = 0;
+  while (sent < bytes.size()) {
+    ssize_t n = ::send(descriptor_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
+    if (n <= 0) return;  // what the agent thinks of it is seen when receiving
+    sent += static_cast<size_t>(n);
+  }
+}
+
+size_t Connection::send_until_stuck(const std::string& bytes) {
+  size_t sent = 0;
+  pollfd wait{.fd = descriptor_, .events = POLLOUT, .revents = 0};
+  while (sent < bytes.size() && poll(&wait, 1, 300) > 0) {
+    ssize_t n =
+        ::send(descriptor_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n <= 0) break;
+    sent += static_cast<size_t>(n);
+  }
+  return sent;
+}
+
+void Connection::send_input(const std::string& bytes) {
+  for (size_t at = 0; at < bytes.size(); at += MSB_MAX_DATA) {
+    send(frame(MSB_STDIN, bytes.substr(at, MSB_MAX_DATA)));
+  }
+}
+
+void Connection::end_input() {
+  send(frame(MSB_STDIN));
+}
+
+bool Connection::receive_exactly(char* to, size_t length) {
+  size_t filled = 0;
+  while (filled < length) {
+    ssize_t n = recv(descriptor_, to + filled, length - filled, 0);
+    if (n <= 0) return false;
+    filled += static_cast<size_t>(n);
+  }
+  return true;
+}
+
+std::optional<Frame> Connection::receive() {
+  msb_frame_header header;
+  if (!receive_exactly(reinterpret_cast<char*>(&header), sizeof header)) return std::nullopt;
+  REQUIRE(header.length <= MSB_MAX_DATA);
+  Frame frame{.type = header.type, .payload = std::string(header.length, '\0')};
+  if (!receive_exactly(frame.payload.data(), header.length)) return std::nullopt;
+  if (frame.type == MSB_STARTED) started_ = frame.as<msb_started>();
+  return frame;
+}
+
+bool Connection::is_closed_by_agent() {
+  char byte;
+  return recv(descriptor_, &byte, 1, 0) == 0 || errno == ECONNRESET;
+}
+
+Outcome Connection::finish() {
+  Outcome outcome;
+  while (auto next = receive()) {
+    outcome.started = started_;
+    CHECK_FALSE(outcome.exited);
+    CHECK_FALSE(outcome.refused);
+    switch (next->type) {
+      case MSB_STARTED:
+        break;
+      case MSB_STDOUT:
+        CHECK(outcome.started.process != 0);
+        outcome.output += next->payload;
+        break;
+      case MSB_STDERR:
+        CHECK(outcome.started.process != 0);
+        outcome.error += next->payload;
+        break;
+      case MSB_REFUSED:
+        outcome.refused = next->as<msb_failure>();
+        outcome.why = next->payload.substr(sizeof(msb_failure));
+        break;
+      case MSB_EXITED:
+        outcome.exited = next->as<msb_exited>();
+        break;
+      default:
+        FAIL("a frame of type ", next->type);
+    }
+  }
+  outcome.closed = is_closed_by_agent();
+  return outcome;
+}
+
+Agent::Agent(Namespace kind) {
+  static int count = 0;
+  address_ = "msb-agent-test-" + std::to_string(getpid()) + "-" + std::to_string(count++);
+  int control[2];
+  REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) == 0);
+  int listener = listen_at(address_);
+  std::cout.flush();
+  std::fflush(nullptr);
+  pid_ = fork();
+  REQUIRE(pid_ >= 0);
+  if (pid_ == 0) {
+    ::close(control[0]);
+    run_agent(control[1], listener, kind);
+  }
+  ::close(control[1]);
+  ::close(listener);
+  control_.emplace(control[0]);
+}
+
+Agent::~Agent() {
+  if (pid_ < 0) return;
+  control_->close();
+  CHECK(wait() == MSB_BYE_REQUESTED);
+}
+
+Connection Agent::connect() const {
+  int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address = address_of(address_);
+  REQUIRE(::connect(descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  return Connection(descriptor);
+}
+
+Connection Agent::start(const Start& start) const {
+  Connection connection = connect();
+  connection.send(frame(MSB_START, start.payload()));
+  return connection;
+}
+
+Outcome Agent::run(const Start& start) const {
+  Connection connection = this->start(start);
+  connection.end_input();
+  return connection.finish();
+}
+
+void Agent::send_signal(uint32_t process, uint32_t signal) {
+  msb_signal payload{.process = process, .signal = signal};
+  control_->send(frame(MSB_SIGNAL, std::string(reinterpret_cast<char*>(&payload), sizeof payload)));
+}
+
+int Agent::wait() {
+  int status = 0;
+  REQUIRE(waitpid(pid_, &status, 0) == pid_);
+  pid_ = -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+}  // namespace msb::test
