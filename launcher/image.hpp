@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// From an image to what a machine needs of it: its layers as descriptors, and the process that it
+// asks for.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "base/result.hpp"
+#include "oci/image_spec.hpp"
+#include "protocol/frames.hpp"
+
+namespace msb::launcher {
+
+// What the user says about the process; empty fields leave the image's word.
+struct ProcessOptions {
+  std::vector<std::string> command;
+  std::vector<std::string> environment;  // NAME=VALUE, or NAME for the launcher's own value
+  std::string directory;
+  std::string user;  // UID[:GID]
+};
+
+// The process to run: the image's entrypoint and arguments, environment, user and directory with
+// the user's words in front. Fails when neither names a command, or a user is not numeric.
+Result<protocol::ProcessSpec> make_process(const oci::ImageConfig& image,
+                                           const ProcessOptions& options);
+
+struct OpenImage {
+  oci::ImageConfig config;
+  std::vector<Fd> layers;  // EROFS images, lowest first
+};
+
+// Opens the image that `argument` (LAYOUT[:TAG]) names; layers that were never used are converted
+// first.
+Result<OpenImage> open_image(const std::string& argument);
+
+}  // namespace msb::launcher

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// A running msb-machine, as its launcher holds it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <utility>
+
+#include "base/control.hpp"
+#include "base/fd.hpp"
+#include "base/result.hpp"
+
+namespace msb::launcher {
+
+// Opens /dev/kvm. Fails with what to do when it is missing or not permitted.
+Result<Fd> open_kvm();
+
+// Owns the process: it does not outlive this object, nor this process.
+class MachineProcess {
+ public:
+  // Starts msb-machine, which lies beside this program, in a session of its own, with the control
+  // socket, `kvm`, standard error, and no other descriptor.
+  static Result<MachineProcess> start(int kvm);
+  MachineProcess(MachineProcess&& other) noexcept;
+  MachineProcess& operator=(MachineProcess&&) = delete;
+  ~MachineProcess();
+
+  // Its control socket (control.hpp), non-blocking.
+  [[nodiscard]] int control() const { return control_.get(); }
+  // A pidfd: readable once the process has ended, however it ended. Its sockets may be closed later
+  // than that, when the kernel has taken its io_uring apart.
+  [[nodiscard]] int process() const { return process_.get(); }
+
+  // Ends the process if it still runs, and says how it ended: "exit status 1", "signal 9".
+  std::string end();
+
+ private:
+  MachineProcess(Fd control, Fd process, pid_t pid)
+      : control_(std::move(control)), process_(std::move(process)), pid_(pid) {}
+  Fd control_;
+  Fd process_;
+  pid_t pid_ = -1;  // -1 once it was waited for
+};
+
+// Asks a fresh msb-machine to run its probe guest. The value of the answer is 1 when Linux guests
+// run; its text says what was found.
+Result<ControlMessage> probe_machine(int kvm);
+
+}  // namespace msb::launcher

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/run.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "base/machine_config.hpp"
+#include "launcher/machine_process.hpp"
+#include "launcher/paths.hpp"
+#include "protocol/msb_boot.h"
+#include "protocol/msb_exec.h"
+
+namespace msb::launcher {
+
+namespace {
+
+Outcome failed(const Error& error) {
+  return {kExitLauncher, error.message};
+}
+
+Result<Fd> open_part(std::string_view what, const std::string& named,
+                     Result<std::string> (*standard)()) {
+  Result<std::string> path = named.empty() ? standard() : Result<std::string>(named);
+  if (!path) {
+    return std::unexpected(path.error());
+  }
+  Fd file(::open(path->c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) {
+    return fail_errno(errno, "cannot open the {} \"{}\"", what, *path);
+  }
+  return file;
+}
+
+// A configuration and the descriptors that it names.
+struct Configuration {
+  MachineConfig config;
+  std::vector<Fd> descriptors;
+
+  DescriptorIndex add(Fd descriptor) {
+    descriptors.push_back(std::move(descriptor));
+    return static_cast<DescriptorIndex>(descriptors.size() - 1);
+  }
+};
+
+Result<Configuration> configure(const RunOptions& options, std::vector<Fd> layers) {
+  auto kernel = open_part("kernel", options.kernel, default_kernel);
+  if (!kernel) {
+    return std::unexpected(kernel.error());
+  }
+  auto initramfs = open_part("initramfs", options.initramfs, default_initramfs);
+  if (!initramfs) {
+    return std::unexpected(initramfs.error());
+  }
+  Configuration result;
+  MachineConfig& config = result.config;
+  config.memory_mib = options.memory_mib;
+  config.vcpus = static_cast<std::uint32_t>(options.cpus);
+  config.kernel = result.add(std::move(*kernel));
+  config.initramfs = result.add(std::move(*initramfs));
+  config.command_line = options.command_line;
+  config.report_times = options.timing;
+  config.share_tag = MSB_BOOT_TAG;
+  config.host_ports = {MSB_PORT_CONTROL};
+  std::string boot = fmt::format("{}\nhostname sandbox\n", MSB_BOOT_MAGIC);
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const std::string path = fmt::format("layers/{}.erofs", i);
+    boot += fmt::format("layer {}\n", path);
+    config.shared_files.push_back({path, result.add(std::move(layers[i])), ""});
+  }
+  config.shared_files.push_back({MSB_BOOT_FILE, kNoDescriptor, std::move(boot)});
+  if (options.console) {
+    Fd console(::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0));
+    if (!console) {
+      return fail_errno(errno, "cannot use standard error as the console");
+    }
+    config.console = result.add(std::move(console));
+  }
+  return result;
+}
+
+Result<void> send_configuration(const MachineProcess& machine, const Configuration& configuration) {
+  std::vector<int> descriptors;
+  for (const Fd& descriptor : configuration.descriptors) {
+    descriptors.push_back(descriptor.get());
+  }
+  return send_control(machine.control(), ControlKind::kConfigure, 0, configuration.config.to_json(),
+                      descriptors);
+}
+
+// Fails unless the machine is one that could run here.
+Result<void> check_size(const RunOptions& options) {
+  if (options.memory_mib < kMinMemoryMib || options.memory_mib > kMaxMemoryMib) {
+    return fail("--memory {} is outside {} to {} MiB", options.memory_mib, kMinMemoryMib,
+                kMaxMemoryMib);
+  }
+  const auto host_mib = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
+                        static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) / (1024 * 1024);
+  if (options.memory_mib > host_mib) {
+    return fail("--memory {} is more than the {} MiB that this host has", options.memory_mib,
+                host_mib);
+  }
+  if (options.cpus < 1 || options.cpus > kMaxVcpus) {
+    return fail("--cpus {} is outside 1 to {}", options.cpus, kMaxVcpus);
+  }
+  return {};
+}
+
+// Why this host's KVM cannot run guests, if it cannot.
+std::optional<std::string> diagnose(int kvm) {
+  const auto probe = probe_machine(kvm);
+  return probe && probe->value == 0 ? std::optional(probe->text) : std::nullopt;
+}
+
+}  // namespace
+
+Outcome run(const RunOptions& options) {
+  Timeline timeline;
+  timeline.mark("msb-vmm started");
+  if (auto checked = check_size(options); !checked) {
+    return failed(checked.error());
+  }
+  const sigset_t signals = Session::forwarded_signals();
+  ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+
+  const auto kvm = open_kvm();
+  if (!kvm) {
+    return failed(kvm.error());
+  }
+  // First of all: it creates the VM, which takes longest, while the image is opened here.
+  auto machine = MachineProcess::start(kvm->get());
+  if (!machine) {
+    return failed(machine.error());
+  }
+  timeline.mark("msb-machine spawned");
+  auto image = open_image(options.image);
+  if (!image) {
+    return failed(image.error());
+  }
+  auto process = make_process(image->config, options.process);
+  if (!process) {
+    return failed(process.error());
+  }
+  timeline.mark("image opened");
+  auto configuration = configure(options, std::move(image->layers));
+  if (!configuration) {
+    return failed(configuration.error());
+  }
+  auto loop = Loop::create();
+  if (!loop) {
+    return failed(loop.error());
+  }
+  if (auto sent = send_configuration(*machine, *configuration); !sent) {
+    return failed(sent.error());
+  }
+  timeline.mark("configuration sent");
+  configuration->descriptors.clear();
+  Outcome outcome;
+  {
+    Session session(**loop, *machine,
+                    {.process = std::move(*process),
+                     .memory_mib = options.memory_mib,
+                     .ready_timeout_s = options.ready_timeout_s,
+                     .diagnose = [&] { return diagnose(kvm->get()); }},
+                    timeline);
+    outcome = session.run();
+  }
+  timeline.mark("end");
+  if (options.timing) {
+    std::fputs(timeline.table().c_str(), stderr);
+  }
+  return outcome;
+}
+
+}  // namespace msb::launcher

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// `msb-vmm run`: a command in a fresh machine.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "launcher/image.hpp"
+#include "launcher/session.hpp"
+
+namespace msb::launcher {
+
+struct RunOptions {
+  std::string image;  // LAYOUT[:TAG]
+  std::uint64_t cpus = 1;
+  std::uint64_t memory_mib = 512;
+  ProcessOptions process;
+  std::string kernel;        // empty: the installation's own
+  std::string initramfs;     // empty: the installation's own
+  std::string command_line;  // appended to the guest kernel's
+  bool console = false;      // the guest's serial output goes to standard error
+  bool timing = false;       // print the times of the phases to standard error
+  std::uint64_t ready_timeout_s = 60;
+};
+
+// Runs it to its end. The caller prints the message.
+Outcome run(const RunOptions& options);
+
+}  // namespace msb::launcher
