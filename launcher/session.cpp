@@ -301,6 +301,9 @@ void Session::on_bye(const protocol::Frame& frame) {
 }
 
 void Session::on_guest_closed(const std::optional<Error>& error) {
+  if (finished_) {
+    return;  // seen in the same turn of the loop as what ended the session
+  }
   if (error) {
     finish(guest_broke_protocol(*error));
   } else if (!announced_) {
@@ -371,7 +374,7 @@ bool Session::on_process_frame(const protocol::Frame& frame) {
 }
 
 void Session::on_process_closed(const std::optional<Error>& error) {
-  if (state_ == State::kEnding) {
+  if (finished_ || state_ == State::kEnding) {
     return;
   }
   // The guest may be ending for a reason that it tells on the control connection, or that the

@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import time
@@ -39,6 +40,21 @@ class Vmm:
 @pytest.fixture(scope="session")
 def vmm():
     return Vmm(os.environ.get("MSB_HOME", REPOSITORY / "build/home"))
+
+
+def read_output(process, size, seconds=60):
+    """The first `size` bytes of a started program's standard output; fails when they do not come in time."""
+    data = b""
+    deadline = time.monotonic() + seconds
+    while len(data) < size:
+        ready, _, _ = select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))
+        if not ready:
+            process.kill()
+            raise AssertionError(f"only {data!r} within {seconds} s; standard error: {process.stderr.read()!r}")
+        piece = os.read(process.stdout.fileno(), size - len(data))
+        assert piece, f"only {data!r}, then the end; standard error: {process.stderr.read()!r}"
+        data += piece
+    return data
 
 
 def machines():

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import BASE, PYTHON, Vmm, machines, message, wait_until
+from conftest import BASE, PYTHON, Vmm, machines, message, read_output, wait_until
 
 
 def output(result, status=0):
@@ -100,7 +100,7 @@ def test_orphans_are_reaped_and_do_not_hold_the_sandbox(vmm):
 
 def start_and_wait_for_output(vmm, script, text=b"ready"):
     process = vmm.start("run", "--image", BASE, "--", "sh", "-c", script)
-    assert process.stdout.read(len(text)) == text
+    assert read_output(process, len(text)) == text
     return process
 
 
@@ -132,7 +132,7 @@ def test_three_interrupts_end_a_command_that_ignores_them(vmm):
 
 def test_a_reader_that_goes_away_ends_the_writer(vmm):
     process = vmm.start("run", "--image", BASE, "--", "yes")
-    assert process.stdout.read(2) == b"y\n"
+    assert read_output(process, 2) == b"y\n"
     process.stdout.close()
     assert process.wait(timeout=60) == 128 + signal.SIGPIPE
     process.stderr.close()
