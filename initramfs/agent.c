@@ -2,16 +2,21 @@
 #include "initramfs/agent.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "initramfs/clock.h"
+#include "initramfs/connection.h"
 #include "initramfs/frames.h"
 #include "initramfs/namespace.h"
 #include "initramfs/process.h"
+#include "initramfs/tunnel.h"
 #include "initramfs/watch.h"
 
 #define EVENTS_PER_ROUND 64
@@ -19,16 +24,24 @@
 /* How long accepting rests when the guest is out of descriptors or memory. */
 #define REST_MS 100
 
+/* Of SHUTDOWN, as docs/exec-protocol.md has it. */
+#define SHUTDOWN_SIGNAL_MAX 64u
+#define SHUTDOWN_GRACE_MAX_MS 600000u
+
 struct agent {
   const struct agent_options* options;
   struct failure* failure;
+  int epoll;
   struct processes processes;
+  struct tunnels tunnels;
+  struct connections connections;
   struct watch children;
   struct watch control;
   struct watch listener;
   struct frame_reader reader; /* of the control connection */
   uint8_t payload[MSB_MAX_SMALL];
   uint32_t payload_filled;
+  long grace_ends_ms; /* of clock_now_ms(); 0 while nobody asked for the end */
   bool ended;
   enum msb_bye_reason reason;
 };
@@ -50,8 +63,14 @@ static bool begin(struct agent* agent) {
   if (epoll < 0) {
     return fail(agent->failure, MSB_STAGE_RESOURCES, errno, "cannot make an epoll instance");
   }
+  agent->epoll = epoll;
   agent->processes.epoll = epoll;
   agent->processes.kmsg = options->kmsg;
+  agent->tunnels.epoll = epoll;
+  agent->connections.epoll = epoll;
+  agent->connections.namespace_init = options->namespace_init;
+  agent->connections.processes = &agent->processes;
+  agent->connections.tunnels = &agent->tunnels;
   sigset_t child;
   sigemptyset(&child);
   sigaddset(&child, SIGCHLD);
@@ -68,10 +87,36 @@ static bool begin(struct agent* agent) {
   return true;
 }
 
+static long nearer(long deadline_ms, long other_ms) {
+  return deadline_ms < 0 || other_ms < deadline_ms ? other_ms : deadline_ms;
+}
+
+/* For epoll_wait(2): how long until something is to be done that no descriptor tells of. */
+static int wait_ms(const struct agent* agent, bool resting) {
+  long now = clock_now_ms();
+  long deadline = processes_deadline(&agent->processes);
+  if (agent->grace_ends_ms != 0) deadline = nearer(deadline, agent->grace_ends_ms);
+  if (resting) deadline = nearer(deadline, now + REST_MS);
+  if (deadline < 0) return -1;
+  long left = deadline - now;
+  if (left <= 0) return 0;
+  return left < INT_MAX ? (int)left : INT_MAX;
+}
+
+/* What time or the deaths of the round bring. */
+static void look_at_clock(struct agent* agent) {
+  long now = clock_now_ms();
+  processes_expire(&agent->processes, now);
+  if (agent->grace_ends_ms == 0) return;
+  if (now >= agent->grace_ends_ms || !processes_live(&agent->processes)) {
+    end(agent, MSB_BYE_REQUESTED);
+  }
+}
+
 static void run_round(struct agent* agent) {
   struct epoll_event events[EVENTS_PER_ROUND];
   bool resting = agent->listener.events == 0;
-  int count = epoll_wait(agent->processes.epoll, events, EVENTS_PER_ROUND, resting ? REST_MS : -1);
+  int count = epoll_wait(agent->epoll, events, EVENTS_PER_ROUND, wait_ms(agent, resting));
   for (int i = 0; i < count; i++) {
     struct watch* watch = events[i].data.ptr;
     /* An earlier event of this round may have changed what this one is watched for, or closed it.
@@ -79,14 +124,20 @@ static void run_round(struct agent* agent) {
     uint32_t current = events[i].events & (watch->events | EPOLLHUP | EPOLLERR);
     if (watch->events != 0 && current != 0) watch->ready(watch, current);
   }
+  look_at_clock(agent);
+  connections_sweep(&agent->connections);
   processes_sweep(&agent->processes);
+  tunnels_sweep(&agent->tunnels);
   if (resting) watch_set(&agent->listener, EPOLLIN);
 }
 
 static void finish(struct agent* agent) {
+  /* Connections first: they name their processes. */
+  connections_end(&agent->connections);
   processes_end(&agent->processes);
+  tunnels_end(&agent->tunnels);
   watch_close(&agent->children);
-  if (agent->processes.epoll >= 0) close(agent->processes.epoll);
+  if (agent->epoll >= 0) close(agent->epoll);
 }
 
 enum msb_bye_reason agent_run(const struct agent_options* options, struct failure* failure) {
@@ -94,7 +145,7 @@ enum msb_bye_reason agent_run(const struct agent_options* options, struct failur
   memset(&agent, 0, sizeof agent);
   agent.options = options;
   agent.failure = failure;
-  agent.processes.epoll = -1;
+  agent.epoll = -1;
   watch_none(&agent.children);
   watch_none(&agent.control);
   watch_none(&agent.listener);
@@ -121,29 +172,39 @@ static void on_children(struct watch* watch, uint32_t events) {
   while (read(watch->fd, &info, sizeof info) > 0) continue;
   /* One SIGCHLD may stand for many deaths. */
   int status;
+  struct rusage usage;
   pid_t pid;
-  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+  while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
     if (pid == agent->options->namespace_init) {
       namespace_died(agent, status);
     } else {
-      processes_reaped(&agent->processes, pid, status);
+      connections_reaped(&agent->connections, pid);
+      processes_reaped(&agent->processes, pid, status, &usage);
     }
   }
 }
 
-static void take_control_frame(struct agent* agent) {
-  if (agent->reader.type == MSB_SHUTDOWN) {
-    end(agent, MSB_BYE_REQUESTED);
-    return;
+/* False when the frame says what it may not. */
+static bool take_control_frame(struct agent* agent) {
+  struct msb_shutdown request;
+  memcpy(&request, agent->payload, sizeof request);
+  if (request.signal > SHUTDOWN_SIGNAL_MAX || request.grace_ms > SHUTDOWN_GRACE_MAX_MS) {
+    return false;
   }
-  struct msb_signal signal;
-  memcpy(&signal, agent->payload, sizeof signal);
-  processes_signal(&agent->processes, signal.process, signal.signal);
+  if (request.signal == 0 || request.grace_ms == 0) {
+    end(agent, MSB_BYE_REQUESTED);
+    return true;
+  }
+  processes_shut_down(&agent->processes, (int)request.signal);
+  agent->grace_ends_ms = clock_now_ms() + (long)request.grace_ms;
+  return true;
 }
 
-static bool is_control_frame(const struct frame_reader* reader) {
-  return (reader->type == MSB_SIGNAL || reader->type == MSB_SHUTDOWN) &&
-         frame_is_acceptable(reader->type, reader->left);
+static void fail_control(struct agent* agent) {
+  fail(agent->failure, MSB_STAGE_REQUEST, EPROTO,
+       "control connection: a frame of type %u with %u bytes", agent->reader.type,
+       frame_length(&agent->reader));
+  end(agent, MSB_BYE_FAILED);
 }
 
 static void take_control(struct agent* agent, const uint8_t* bytes, size_t length) {
@@ -153,10 +214,8 @@ static void take_control(struct agent* agent, const uint8_t* bytes, size_t lengt
     if (!frame_header_is_complete(reader)) {
       taken += frame_take_header(reader, bytes + taken, length - taken);
       if (!frame_header_is_complete(reader)) return;
-      if (!is_control_frame(reader)) {
-        fail(agent->failure, MSB_STAGE_REQUEST, EPROTO,
-             "control connection: a frame of type %u with %u bytes", reader->type, reader->left);
-        end(agent, MSB_BYE_FAILED);
+      if (reader->type != MSB_SHUTDOWN || !frame_is_acceptable(reader->type, reader->left)) {
+        fail_control(agent);
         return;
       }
       agent->payload_filled = 0;
@@ -167,8 +226,8 @@ static void take_control(struct agent* agent, const uint8_t* bytes, size_t lengt
     reader->left -= (uint32_t)piece;
     taken += piece;
     if (reader->left == 0) {
+      if (!take_control_frame(agent)) fail_control(agent);
       frame_end(reader);
-      take_control_frame(agent);
     }
   }
 }
@@ -205,5 +264,5 @@ static void on_listener(struct watch* watch, uint32_t events) {
     close(connection);
     return;
   }
-  processes_accept(&agent->processes, connection);
+  connections_accept(&agent->connections, connection);
 }

@@ -69,8 +69,8 @@ TEST_CASE("process_gets_its_arguments_variables_and_directory") {
 TEST_CASE("process_has_only_its_variables") {
   Agent agent;
   Start start = program({"/usr/bin/env"});
-  start.variables = {"ONLY=this"};
-  CHECK(agent.run(start).output == "ONLY=this\n");
+  start.variables = {"ONLY=this", "HOME=/there"};
+  CHECK(agent.run(start).output == "ONLY=this\nHOME=/there\n");
 }
 
 TEST_CASE("process_without_PATH_is_looked_for_where_programs_are") {
@@ -79,7 +79,7 @@ TEST_CASE("process_without_PATH_is_looked_for_where_programs_are") {
   start.variables = {};
   Outcome outcome = agent.run(start);
   REQUIRE(outcome.exited);
-  CHECK(outcome.output.empty());
+  CHECK(outcome.output.starts_with("HOME=/"));
 }
 
 TEST_CASE("process_has_three_descriptors_and_is_otherwise_untouched") {
@@ -118,8 +118,7 @@ TEST_CASE("process_of_another_user_has_its_numbers_and_can_reopen_its_output") {
   if (geteuid() != 0) return;
   Agent agent;
   Start start = shell("id -u; id -g; id -G; echo again > /dev/stdout; echo error > /dev/stderr");
-  start.user = 12345;
-  start.group = 23456;
+  start.user = "12345:23456";
   Outcome outcome = agent.run(start);
   CHECK(outcome.output == "12345\n23456\n23456\nagain\n");
   CHECK(outcome.error == "error\n");
@@ -201,24 +200,46 @@ TEST_CASE("process_killed_by_a_signal_says_which") {
   CHECK(exited->as<msb_exited>().flags == 0);
 }
 
-TEST_CASE("signal_to_nobody_or_of_no_kind_changes_nothing") {
+TEST_CASE("signal_of_no_kind_or_to_nobody_is_refused_and_changes_nothing") {
   Agent agent;
   Connection connection = agent.start(shell("trap 'echo caught; exit 7' USR1; echo ready; cat"));
-  auto started = connection.receive();
-  REQUIRE(started);
-  uint32_t process = started->as<msb_started>().process;
-  REQUIRE(connection.receive()->payload == "ready\n");
-  agent.send_signal(0, SIGKILL);
-  agent.send_signal(process + 1, SIGKILL);
-  agent.send_signal(process, 0);
-  agent.send_signal(process, 65);
-  agent.send_signal(process, UINT32_MAX);
-  agent.send_signal(process, SIGUSR1);
+  uint32_t process = connection.started().process;
+  REQUIRE(connection.receive_until("ready\n"));
+  for (uint32_t nobody : {0u, process + 1, UINT32_MAX}) {
+    Frame answer = agent.send_signal(nobody, SIGKILL);
+    CHECK(answer.type == MSB_REFUSED);
+    CHECK(answer.as<msb_failure>().stage == MSB_STAGE_PROCESS);
+  }
+  for (uint32_t signal : {0u, 65u, UINT32_MAX}) {
+    Frame answer = agent.send_signal(process, signal);
+    CHECK(answer.type == MSB_REFUSED);
+    CHECK(answer.as<msb_failure>().stage == MSB_STAGE_REQUEST);
+  }
+  CHECK(agent.send_signal(process, SIGKILL, 2).type == MSB_REFUSED);
+  CHECK(agent.send_signal(process, SIGUSR1).type == MSB_DONE);
   connection.end_input();
   Outcome outcome = connection.finish();
   REQUIRE(outcome.exited);
   CHECK(outcome.exited->value == 7);
   CHECK(outcome.error.empty());
+  // It lost the race, as any host may.
+  CHECK(agent.send_signal(process, SIGKILL).type == MSB_DONE);
+}
+
+TEST_CASE("signal_reaches_the_process_or_its_group") {
+  Agent agent;
+  Connection connection =
+      agent.start(shell("trap 'echo leader' USR1; (trap 'echo member' USR1; echo up; "
+                        "while :; do sleep 0.05; done) & echo up; while :; do sleep 0.05; done"));
+  uint32_t process = connection.started().process;
+  REQUIRE(connection.receive_until("up\n"));
+  usleep(200000);
+  CHECK(agent.send_signal(process, SIGUSR1, MSB_SIGNAL_GROUP).type == MSB_DONE);
+  REQUIRE(connection.receive_until("member\n"));
+  CHECK(agent.send_signal(process, SIGKILL, MSB_SIGNAL_GROUP).type == MSB_DONE);
+  Outcome outcome = connection.finish();
+  REQUIRE(outcome.exited);
+  CHECK(outcome.exited->value == SIGKILL);
 }
 
 TEST_CASE("process_of_large_arguments_runs") {
@@ -226,5 +247,16 @@ TEST_CASE("process_of_large_arguments_runs") {
   Start start = shell("echo $#");
   start.arguments.push_back("zero");
   for (int i = 0; i < 20; i++) start.arguments.push_back(std::string(50 * 1024, 'x'));
+  CHECK(agent.run(start).output == "20\n");
+}
+
+TEST_CASE("process_of_two_mebibytes_of_arguments_runs") {
+  Agent agent;
+  // A quarter of the stack limit is for them (bprm_stack_limits in fs/exec.c).
+  Start start = shell("echo $#");
+  start.limits = {
+      {.resource = 3, .reserved = 0, .soft = 64u << 20, .hard = UINT64_MAX}};  // RLIMIT_STACK
+  start.arguments.push_back("zero");
+  for (int i = 0; i < 20; i++) start.arguments.push_back(std::string(100 * 1024, 'x'));
   CHECK(agent.run(start).output == "20\n");
 }

@@ -47,8 +47,13 @@ TEST_CASE("agent_closes_a_process_connection_that_breaks_the_protocol_and_stays_
                                                  frame(UINT32_MAX),
                                                  frame(MSB_STDIN, "x"),
                                                  frame(MSB_STDIN),
-                                                 frame(MSB_SHUTDOWN),
+                                                 frame(MSB_CHANNEL_INPUT, "x"),
+                                                 frame(MSB_SHUTDOWN, std::string(8, '\0')),
                                                  frame(MSB_SIGNAL, std::string(8, '\0')),
+                                                 frame(MSB_ATTACH, std::string(31, '\0')),
+                                                 frame(MSB_FILES, "x"),
+                                                 frame(MSB_FILE_STAT, std::string(40, '\0')),
+                                                 frame(MSB_LIST, "x"),
                                                  frame(MSB_STARTED),
                                                  header(MSB_START, MSB_MAX_START + 1),
                                                  header(MSB_START, UINT32_MAX)};
@@ -58,8 +63,12 @@ TEST_CASE("agent_closes_a_process_connection_that_breaks_the_protocol_and_stays_
     CHECK(connection.is_closed_by_agent());
   }
   const std::vector<std::string> after_start = {start_frame("sleep 1000"),
-                                                frame(MSB_SHUTDOWN),
-                                                frame(MSB_SIGNAL, std::string(8, '\0')),
+                                                frame(MSB_SHUTDOWN, std::string(8, '\0')),
+                                                frame(MSB_SIGNAL, std::string(12, '\0')),
+                                                frame(MSB_LIST),
+                                                frame(MSB_FILES),
+                                                frame(MSB_ATTACH, std::string(32, '\0')),
+                                                frame(MSB_CHANNEL_INPUT, "x"),
                                                 header(MSB_STDIN, MSB_MAX_DATA + 1),
                                                 header(MSB_STDIN, UINT32_MAX),
                                                 frame(MSB_STDOUT, "x"),
@@ -122,15 +131,23 @@ TEST_CASE("agent_asked_to_shut_down_ends_its_processes") {
   Agent agent;
   Connection connection = agent.start(shell("sleep 1000"));
   pid_t pid = static_cast<pid_t>(connection.receive()->as<msb_started>().pid);
-  agent.control().send(frame(MSB_SHUTDOWN));
+  agent.shut_down();
   CHECK(agent.wait() == MSB_BYE_REQUESTED);
   CHECK(connection.is_closed_by_agent());
   CHECK(kill(pid, 0) != 0);
 }
 
 TEST_CASE("agent_whose_control_connection_breaks_the_protocol_fails") {
-  for (const std::string& bytes : {frame(0), frame(MSB_START), frame(MSB_SIGNAL, "1234567"),
-                                   header(MSB_SIGNAL, UINT32_MAX), frame(MSB_SHUTDOWN, "x")}) {
+  const std::vector<std::string> broken = {
+      frame(0),
+      frame(MSB_START),
+      frame(MSB_SIGNAL, std::string(12, '\0')),
+      header(MSB_SHUTDOWN, UINT32_MAX),
+      frame(MSB_SHUTDOWN, "x"),
+      frame(MSB_SHUTDOWN),
+      frame(MSB_SHUTDOWN, bytes_of(msb_shutdown{.signal = 65, .grace_ms = 1})),
+      frame(MSB_SHUTDOWN, bytes_of(msb_shutdown{.signal = 0, .grace_ms = 600001}))};
+  for (const std::string& bytes : broken) {
     Agent agent;
     agent.control().send(bytes);
     CHECK(agent.wait() == MSB_BYE_FAILED);
@@ -139,12 +156,13 @@ TEST_CASE("agent_whose_control_connection_breaks_the_protocol_fails") {
 
 TEST_CASE("agent_takes_control_frames_cut_at_every_byte") {
   Agent agent;
-  Connection connection = agent.start({.arguments = {"sleep", "1000"}});
-  msb_signal signal{.process = connection.receive()->as<msb_started>().process, .signal = SIGINT};
   std::string bytes =
-      frame(MSB_SIGNAL, std::string(reinterpret_cast<const char*>(&signal), sizeof signal));
+      frame(MSB_SHUTDOWN, bytes_of(msb_shutdown{.signal = SIGTERM, .grace_ms = 60000}));
+  Connection connection = agent.start({.arguments = {"sleep", "1000"}});
+  connection.started();
   for (char byte : bytes) agent.control().send(std::string(1, byte));
   Outcome outcome = connection.finish();
   REQUIRE(outcome.exited);
-  CHECK(outcome.exited->value == SIGINT);
+  CHECK(outcome.exited->value == SIGTERM);
+  CHECK(agent.wait() == MSB_BYE_REQUESTED);
 }

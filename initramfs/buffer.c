@@ -8,16 +8,26 @@ size_t buffer_length(const struct buffer* buffer) {
   return buffer->end - buffer->start;
 }
 
+bool buffer_reserve(struct buffer* buffer, size_t length) {
+  if (buffer->capacity - buffer->end >= length) return true;
+  if (buffer->start > 0) {
+    memmove(buffer->data, buffer->data + buffer->start, buffer_length(buffer));
+    buffer->end -= buffer->start;
+    buffer->start = 0;
+    if (buffer->capacity - buffer->end >= length) return true;
+  }
+  size_t needed = buffer->end + length;
+  size_t capacity = buffer->capacity * 2 > needed ? buffer->capacity * 2 : needed;
+  uint8_t* data = realloc(buffer->data, capacity);
+  if (data == NULL) return false;
+  buffer->data = data;
+  buffer->capacity = capacity;
+  return true;
+}
+
 bool buffer_append(struct buffer* buffer, const void* bytes, size_t length) {
   if (length == 0) return true;
-  if (buffer->capacity - buffer->end < length) {
-    size_t needed = buffer->end + length;
-    size_t capacity = buffer->capacity * 2 > needed ? buffer->capacity * 2 : needed;
-    uint8_t* data = realloc(buffer->data, capacity);
-    if (data == NULL) return false;
-    buffer->data = data;
-    buffer->capacity = capacity;
-  }
+  if (!buffer_reserve(buffer, length)) return false;
   memcpy(buffer->data + buffer->end, bytes, length);
   buffer->end += length;
   return true;

@@ -17,6 +17,9 @@ struct buffer {
 
 size_t buffer_length(const struct buffer* buffer);
 
+/* Makes room for `length` more bytes. False when there is no memory. */
+bool buffer_reserve(struct buffer* buffer, size_t length);
+
 /* Adds a copy of `bytes` at the end. False when there is no memory. Its users bound the length. */
 bool buffer_append(struct buffer* buffer, const void* bytes, size_t length);
 

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "initramfs/buffer.h"
+#include "initramfs/failure.h"
 #include "protocol/msb_exec.h"
 
 #define FRAME_HEADER_SIZE sizeof(struct msb_frame_header)
@@ -27,6 +29,9 @@ size_t frame_take_header(struct frame_reader* reader, const uint8_t* bytes, size
 
 bool frame_header_is_complete(const struct frame_reader* reader);
 
+/* Length of the whole payload of the frame at hand; its header is complete. */
+uint32_t frame_length(const struct frame_reader* reader);
+
 /* The payload was taken whole: a header comes next. */
 void frame_end(struct frame_reader* reader);
 
@@ -39,5 +44,11 @@ size_t frame_write(uint8_t* frame, uint32_t type, const void* payload, uint32_t 
 
 /* Writes only the header. */
 void frame_write_header(uint8_t* frame, uint32_t type, uint32_t length);
+
+/* Adds a frame to what is to be sent. False when there is no memory. */
+bool frame_append(struct buffer* buffer, uint32_t type, const void* payload, uint32_t length);
+
+/* Writes the payload of REFUSED or FAILED. Returns its length. */
+uint32_t frame_failure(const struct failure* failure, uint8_t payload[MSB_MAX_SMALL]);
 
 #endif

@@ -45,23 +45,49 @@ TEST_CASE("frame_after_a_frame_starts_with_a_fresh_header") {
 }
 
 TEST_CASE("frame_is_acceptable_only_as_the_host_sends_it") {
-  CHECK(frame_is_acceptable(MSB_SIGNAL, 8));
-  CHECK_FALSE(frame_is_acceptable(MSB_SIGNAL, 7));
-  CHECK_FALSE(frame_is_acceptable(MSB_SIGNAL, 9));
-  CHECK(frame_is_acceptable(MSB_SHUTDOWN, 0));
-  CHECK_FALSE(frame_is_acceptable(MSB_SHUTDOWN, 1));
-  CHECK(frame_is_acceptable(MSB_START, MSB_MAX_START));
-  CHECK_FALSE(frame_is_acceptable(MSB_START, MSB_MAX_START + 1));
-  CHECK(frame_is_acceptable(MSB_STDIN, 0));
-  CHECK(frame_is_acceptable(MSB_STDIN, MSB_MAX_DATA));
-  CHECK_FALSE(frame_is_acceptable(MSB_STDIN, MSB_MAX_DATA + 1));
-  CHECK_FALSE(frame_is_acceptable(MSB_STDIN, UINT32_MAX));
-  for (uint32_t type :
-       {0u, unsigned{MSB_HELLO}, unsigned{MSB_FAILED}, unsigned{MSB_BYE}, 18u, 34u,
-        unsigned{MSB_STARTED}, unsigned{MSB_STDOUT}, unsigned{MSB_EXITED}, 53u, UINT32_MAX}) {
+  struct Type {
+    uint32_t type;
+    uint32_t least;
+    uint32_t most;
+  };
+  // The table of docs/exec-protocol.md.
+  const Type types[] = {{MSB_SHUTDOWN, 8, 8},
+                        {MSB_START, 0, MSB_MAX_START},
+                        {MSB_ATTACH, 32, 32},
+                        {MSB_STDIN, 0, MSB_MAX_DATA},
+                        {MSB_CHANNEL_INPUT, 0, MSB_MAX_DATA},
+                        {MSB_PING, 0, 1024},
+                        {MSB_SIGNAL, 12, 12},
+                        {MSB_RESIZE, 8, 8},
+                        {MSB_LIST, 0, 0},
+                        {MSB_WAIT, 4, 4},
+                        {MSB_FORGET, 4, 4},
+                        {MSB_METRICS, 0, 0},
+                        {MSB_LISTENERS, 0, 0},
+                        {MSB_SET_CLOCK, 8, 8},
+                        {MSB_ADD_ENTROPY, 1, 512},
+                        {MSB_SET_NAMES, 0, 16384},
+                        {MSB_FILES, 0, 0},
+                        {MSB_CONNECT, 8, 1024},
+                        {MSB_FILE_STAT, 32, 16384},
+                        {MSB_FILE_UNPACK, 32, 16384},
+                        {MSB_FILE_DATA, 0, MSB_MAX_DATA}};
+  for (const Type& each : types) {
+    CAPTURE(each.type);
+    CHECK(frame_is_acceptable(each.type, each.least));
+    CHECK(frame_is_acceptable(each.type, each.most));
+    if (each.least > 0) CHECK_FALSE(frame_is_acceptable(each.type, each.least - 1));
+    CHECK_FALSE(frame_is_acceptable(each.type, each.most + 1));
+    CHECK_FALSE(frame_is_acceptable(each.type, UINT32_MAX));
+  }
+  for (uint32_t type : {0u, unsigned{MSB_HELLO}, unsigned{MSB_FAILED}, unsigned{MSB_BYE}, 18u, 36u,
+                        unsigned{MSB_STARTED}, unsigned{MSB_STDOUT}, unsigned{MSB_EXITED},
+                        unsigned{MSB_DETACHED}, 75u, unsigned{MSB_DONE}, unsigned{MSB_PONG}, 114u,
+                        127u, unsigned{MSB_FILE_ENTRY}, UINT32_MAX}) {
     CAPTURE(type);
     CHECK_FALSE(frame_is_acceptable(type, 0));
     CHECK_FALSE(frame_is_acceptable(type, 8));
+    CHECK_FALSE(frame_is_acceptable(type, 32));
   }
 }
 

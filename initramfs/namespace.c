@@ -71,6 +71,31 @@ bool namespace_wait_ready(struct namespace_init* init, struct failure* failure) 
   return false;
 }
 
+/* By pidfd (setns(2), Linux 5.8), since the /proc that there is shows the programs' namespace. */
+static int open_process(pid_t pid) {
+  return (int)syscall(SYS_pidfd_open, pid, 0u);
+}
+
+pid_t namespace_fork_beside(pid_t init, bool* restored) {
+  *restored = true;
+  if (init < 0) return fork();
+  pid_t pid = -1;
+  int own = open_process(getpid());
+  int programs = open_process(init);
+  if (own >= 0 && programs >= 0 && setns(own, CLONE_NEWPID) == 0) {
+    pid = fork();
+    if (pid == 0) return 0;
+    int code = errno;
+    *restored = setns(programs, CLONE_NEWPID) == 0;
+    errno = code;
+  }
+  int code = errno;
+  if (own >= 0) close(own);
+  if (programs >= 0) close(programs);
+  errno = code;
+  return pid;
+}
+
 /* reboot_pid_ns() and zap_pid_ns_processes() in kernel/pid_namespace.c. */
 enum msb_bye_reason namespace_death(int status) {
   if (WIFSIGNALED(status) && WTERMSIG(status) == SIGHUP) return MSB_BYE_RESTART;

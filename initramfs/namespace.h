@@ -28,6 +28,13 @@ bool namespace_start(struct namespace_init* init, struct failure* failure);
 bool namespace_wait_ready(struct namespace_init* init, struct failure* failure);
 
 /*
+ * Forks a child of the caller into the caller's own namespace, where no program sees or traces it.
+ * As fork(2) otherwise. `init` is that of the programs' namespace, or -1 when there is none. False
+ * in *restored: the init is dead, and later children would not be in its namespace any more.
+ */
+pid_t namespace_fork_beside(pid_t init, bool* restored);
+
+/*
  * What the death of the init means: MSB_BYE_RESTART or MSB_BYE_POWER_OFF when a process called
  * reboot(2), MSB_BYE_FAILED otherwise. `status` is wait(2)'s.
  */

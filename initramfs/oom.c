@@ -36,13 +36,22 @@ pid_t oom_victim_of_record(const char* record) {
   return (pid_t)strtol(found + sizeof killed - 1, NULL, 10);
 }
 
+void oom_text_of_record(const char* record, char text[OOM_TEXT_MAX]) {
+  const char* message = strchr(record, ';');
+  message = message == NULL ? record : message + 1;
+  size_t length = strcspn(message, "\n");
+  if (length >= OOM_TEXT_MAX) length = OOM_TEXT_MAX - 1;
+  memcpy(text, message, length);
+  text[length] = '\0';
+}
+
 int oom_open(void) {
   int kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
   if (kmsg >= 0) lseek(kmsg, 0, SEEK_END);
   return kmsg;
 }
 
-pid_t oom_next_victim(int kmsg) {
+pid_t oom_next_victim(int kmsg, char text[OOM_TEXT_MAX]) {
   if (kmsg < 0) return 0;
   for (int i = 0; i < RECORDS_MAX; i++) {
     char record[RECORD_MAX + 1];
@@ -54,7 +63,10 @@ pid_t oom_next_victim(int kmsg) {
     }
     record[length] = '\0';
     pid_t victim = oom_victim_of_record(record);
-    if (victim > 0) return victim;
+    if (victim > 0) {
+      oom_text_of_record(record, text);
+      return victim;
+    }
   }
   return 0;
 }

@@ -35,5 +35,17 @@ TEST_CASE("oom_record_of_another_kind_names_nobody") {
 }
 
 TEST_CASE("oom_without_a_kernel_log_knows_no_victims") {
-  CHECK(oom_next_victim(-1) == 0);
+  char text[OOM_TEXT_MAX];
+  CHECK(oom_next_victim(-1, text) == 0);
+}
+
+TEST_CASE("oom_text_is_the_first_line_of_what_the_kernel_says") {
+  char text[OOM_TEXT_MAX];
+  oom_text_of_record("3,512,81923456,-;Out of memory: Killed process 4711 (x)\n SUBSYSTEM=y\n",
+                     text);
+  CHECK(std::string(text) == "Out of memory: Killed process 4711 (x)");
+  oom_text_of_record(("3,1,2,-;" + std::string(2000, 'x')).c_str(), text);
+  CHECK(std::string(text) == std::string(OOM_TEXT_MAX - 1, 'x'));
+  oom_text_of_record("", text);
+  CHECK(std::string(text).empty());
 }

@@ -10,13 +10,17 @@
 #include "initramfs/failure.h"
 #include "initramfs/start_request.h"
 
-/* The agent's side of a child. All descriptors are non-blocking and belong to the caller. */
+/* The agent's side of a child. All descriptors are non-blocking and belong to the caller; -1 for
+ * what the request does not ask for. */
 struct spawned {
   pid_t pid;
-  int input;  /* write end of its standard input */
-  int output; /* read end of its standard output */
-  int error;  /* read end of its standard error */
-  int report; /* hangs up once the program runs, or has failed to: then ask spawn_result() */
+  int input;   /* write end of its standard input, or a terminal's master */
+  int output;  /* read end of its standard output, or the same terminal's master once more */
+  int error;   /* read end of its standard error */
+  int channel; /* other end of its channel */
+  int slave;   /* the terminal as the process has it: while this is open, the master never hangs up
+                  because the process closed and opened it */
+  int report;  /* hangs up once the program runs, or has failed to: then ask spawn_result() */
 };
 
 /*

@@ -4,26 +4,50 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
-#include "protocol/msb_exec.h"
+#define FLAGS_KNOWN                                                                       \
+  (MSB_START_CREATE_DIRECTORY | MSB_START_KEEP | MSB_START_TERMINAL | MSB_START_CHANNEL | \
+   MSB_START_NO_STDIN)
+
+#define UMASK_MAX 0777u
+
+static bool refuse(struct failure* failure, const char* why) {
+  return fail(failure, MSB_STAGE_REQUEST, EINVAL, "START: %s", why);
+}
 
 static bool check_start(const struct msb_start* start, struct failure* failure) {
-  if ((start->flags & ~MSB_START_CREATE_DIRECTORY) != 0) {
+  if ((start->flags & ~FLAGS_KNOWN) != 0) {
     return fail(failure, MSB_STAGE_REQUEST, EINVAL, "START: unknown flags 0x%x", start->flags);
   }
-  if (start->reserved != 0) {
-    return fail(failure, MSB_STAGE_REQUEST, EINVAL, "START: the reserved field is not 0");
+  if ((start->flags & MSB_START_TERMINAL) != 0 && (start->flags & MSB_START_NO_STDIN) != 0) {
+    return refuse(failure, "a terminal without standard input");
   }
-  if (start->arguments == 0) {
-    return fail(failure, MSB_STAGE_REQUEST, EINVAL, "START: no arguments");
-  }
-  /* setresuid(2) and setresgid(2) take -1 for "leave it as it is": it is nobody's number. */
-  if (start->user == UINT32_MAX || start->group == UINT32_MAX) {
-    return fail(failure, MSB_STAGE_REQUEST, EINVAL, "START: %u is not a user or group", UINT32_MAX);
-  }
+  if (start->reserved != 0) return refuse(failure, "the reserved field is not 0");
+  if (start->arguments == 0) return refuse(failure, "no arguments");
+  if (start->groups > MSB_GROUPS_MAX) return refuse(failure, "too many groups");
+  if (start->limits > MSB_LIMITS_MAX) return refuse(failure, "too many limits");
+  if (start->umask > UMASK_MAX) return refuse(failure, "the umask has more than permission bits");
+  if (start->keep > MSB_KEEP_MAX) return refuse(failure, "more bytes to keep than may be");
   if ((uint64_t)start->arguments + start->variables > START_STRINGS_MAX) {
     return fail(failure, MSB_STAGE_REQUEST, E2BIG, "START: more than %u arguments and variables",
                 START_STRINGS_MAX);
+  }
+  return true;
+}
+
+static bool take_limits(char** next, const char* end, struct start_request* request,
+                        struct failure* failure) {
+  size_t size = request->fixed.limits * sizeof *request->limits;
+  if ((size_t)(end - *next) < size) return refuse(failure, "fewer limits than announced");
+  memcpy(request->limits, *next, size);
+  *next += size;
+  for (uint32_t i = 0; i < request->fixed.limits; i++) {
+    const struct msb_limit* limit = &request->limits[i];
+    if (limit->resource >= RLIM_NLIMITS || limit->reserved != 0 || limit->soft > limit->hard) {
+      return fail(failure, MSB_STAGE_REQUEST, EINVAL,
+                  "START: there can be no such limit of resource %u", limit->resource);
+    }
   }
   return true;
 }
@@ -37,21 +61,29 @@ static char* take_string(char** next, char* end) {
   return string;
 }
 
-static bool take_strings(char** next, char* end, char** strings, uint32_t count,
-                         struct failure* failure) {
+static bool take_strings(char** next, char* end, char** strings, uint32_t count) {
   for (uint32_t i = 0; i < count; i++) {
     strings[i] = take_string(next, end);
-    if (strings[i] == NULL) {
-      return fail(failure, MSB_STAGE_REQUEST, EINVAL, "START: fewer strings than announced");
-    }
+    if (strings[i] == NULL) return false;
   }
   strings[count] = NULL;
   return true;
 }
 
-static bool check_strings(const struct start_request* request, struct failure* failure) {
+static bool take_all_strings(char* next, char* end, struct start_request* request,
+                             struct failure* failure) {
+  const struct msb_start* start = &request->fixed;
+  if ((request->label = take_string(&next, end)) == NULL ||
+      (request->user = take_string(&next, end)) == NULL ||
+      (request->directory = take_string(&next, end)) == NULL ||
+      !take_strings(&next, end, request->groups, start->groups) ||
+      !take_strings(&next, end, request->arguments, start->arguments) ||
+      !take_strings(&next, end, request->variables, start->variables)) {
+    return refuse(failure, "fewer strings than announced");
+  }
+  if (next != end) return refuse(failure, "bytes after the last string");
   if (request->directory[0] != '/') {
-    return fail(failure, MSB_STAGE_REQUEST, EINVAL, "START: the working directory is not absolute");
+    return refuse(failure, "the working directory is not absolute");
   }
   for (char** variable = request->variables; *variable != NULL; variable++) {
     if (strchr(*variable, '=') == NULL) {
@@ -65,38 +97,27 @@ static bool check_strings(const struct start_request* request, struct failure* f
 bool start_request_parse(uint8_t* payload, size_t length, struct start_request* request,
                          struct failure* failure) {
   memset(request, 0, sizeof *request);
-  struct msb_start start;
-  if (length < sizeof start) {
-    return fail(failure, MSB_STAGE_REQUEST, EINVAL, "START: shorter than its fixed part");
-  }
-  memcpy(&start, payload, sizeof start);
-  if (!check_start(&start, failure)) return false;
+  struct msb_start* start = &request->fixed;
+  if (length < sizeof *start) return refuse(failure, "shorter than its fixed part");
+  memcpy(start, payload, sizeof *start);
+  char* next = (char*)payload + sizeof *start;
+  char* end = (char*)payload + length;
+  if (!check_start(start, failure) || !take_limits(&next, end, request, failure)) return false;
 
-  request->flags = start.flags;
-  request->user = start.user;
-  request->group = start.group;
-  request->arguments = calloc((size_t)start.arguments + start.variables + 2, sizeof(char*));
-  if (request->arguments == NULL) {
+  /* Three vectors that end with NULL, and a variable more. */
+  size_t pointers = (size_t)start->groups + start->arguments + start->variables + 4;
+  request->groups = calloc(pointers, sizeof(char*));
+  if (request->groups == NULL) {
     return fail(failure, MSB_STAGE_RESOURCES, ENOMEM, "no memory for the arguments");
   }
-  request->variables = request->arguments + start.arguments + 1;
-
-  char* next = (char*)payload + sizeof start;
-  char* end = (char*)payload + length;
-  request->directory = take_string(&next, end);
-  bool parsed = request->directory != NULL ||
-                fail(failure, MSB_STAGE_REQUEST, EINVAL, "START: no working directory");
-  parsed = parsed && take_strings(&next, end, request->arguments, start.arguments, failure) &&
-           take_strings(&next, end, request->variables, start.variables, failure);
-  if (parsed && next != end) {
-    parsed = fail(failure, MSB_STAGE_REQUEST, EINVAL, "START: bytes after the last string");
-  }
-  if (parsed && check_strings(request, failure)) return true;
+  request->arguments = request->groups + start->groups + 1;
+  request->variables = request->arguments + start->arguments + 1;
+  if (take_all_strings(next, end, request, failure)) return true;
   start_request_free(request);
   return false;
 }
 
 void start_request_free(struct start_request* request) {
-  free(request->arguments);
+  free(request->groups);
   memset(request, 0, sizeof *request);
 }

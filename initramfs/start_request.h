@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "initramfs/failure.h"
+#include "protocol/msb_exec.h"
 
 /*
  * Arguments and variables together. The kernel never executes more: their pointers may take a
@@ -16,12 +17,14 @@
 #define START_STRINGS_MAX (256u * 1024u)
 
 struct start_request {
-  uint32_t flags;
-  uint32_t user;
-  uint32_t group;
+  struct msb_start fixed;
+  struct msb_limit limits[MSB_LIMITS_MAX]; /* fixed.limits of them */
+  char* label;
+  char* user;
   char* directory;
-  char** arguments; /* ends with NULL, as execve(2) wants it */
-  char** variables; /* likewise; in the same allocation */
+  char** groups;    /* ends with NULL; all vectors are in this allocation */
+  char** arguments; /* likewise, as execve(2) wants it */
+  char** variables; /* likewise, and there is room for one more */
 };
 
 /*

@@ -53,14 +53,16 @@ void enter_namespaces() {
 }
 
 /// The process that is PID 1 in a machine.
-[[noreturn]] void run_agent(int control, int listener, Agent::Namespace kind) {
+[[noreturn]] void run_agent(int control, int listener, Agent::Namespace kind,
+                            const std::function<void()>& prepare) {
   sigset_t all;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, nullptr);
   failure why{};
   namespace_init init{.pid = -1, .report = -1};
+  if (kind == Agent::Namespace::kOwn) enter_namespaces();
+  prepare();
   if (kind == Agent::Namespace::kOwn) {
-    enter_namespaces();
     if (!namespace_start(&init, &why) || !namespace_wait_ready(&init, &why)) {
       std::fprintf(stderr, "%s\n", why.text);
       std::exit(98);
@@ -93,13 +95,20 @@ std::string frame(uint32_t type, const std::string& payload) {
 
 std::string Start::payload() const {
   msb_start start{.flags = flags,
-                  .user = user,
-                  .group = group,
                   .arguments = static_cast<uint32_t>(arguments.size()),
                   .variables = static_cast<uint32_t>(variables.size()),
+                  .groups = static_cast<uint32_t>(groups.size()),
+                  .limits = static_cast<uint32_t>(limits.size()),
+                  .umask = umask,
+                  .timeout_ms = timeout_ms,
+                  .keep = keep,
+                  .rows = rows,
+                  .columns = columns,
                   .reserved = 0};
-  std::string bytes(reinterpret_cast<const char*>(&start), sizeof start);
-  bytes += directory + '\0';
+  std::string bytes = bytes_of(start);
+  for (const msb_limit& limit : limits) bytes += bytes_of(limit);
+  for (const std::string& text : {label, user, directory}) bytes += text + '\0';
+  for (const std::string& group : groups) bytes += group + '\0';
   for (const std::string& argument : arguments) bytes += argument + '\0';
   for (const std::string& variable : variables) bytes += variable + '\0';
   return bytes;
@@ -159,6 +168,32 @@ void Connection::end_input() {
   send(frame(MSB_STDIN));
 }
 
+void Connection::send_channel(const std::string& bytes) {
+  for (size_t at = 0; at < bytes.size(); at += MSB_MAX_DATA) {
+    send(frame(MSB_CHANNEL_INPUT, bytes.substr(at, MSB_MAX_DATA)));
+  }
+}
+
+bool Connection::receive_until(const std::string& text) {
+  std::string output;
+  while (output.find(text) == std::string::npos) {
+    auto next = receive();
+    if (!next) {
+      MESSAGE("came instead: ", output);
+      return false;
+    }
+    if (next->type == MSB_STDOUT || next->type == MSB_STDERR) output += next->payload;
+  }
+  return true;
+}
+
+msb_started Connection::started() {
+  auto next = receive();
+  REQUIRE(next);
+  REQUIRE(next->type == MSB_STARTED);
+  return next->as<msb_started>();
+}
+
 bool Connection::receive_exactly(char* to, size_t length) {
   size_t filled = 0;
   while (filled < length) {
@@ -190,16 +225,29 @@ Outcome Connection::finish() {
     outcome.started = started_;
     CHECK_FALSE(outcome.exited);
     CHECK_FALSE(outcome.refused);
+    CHECK_FALSE(outcome.detached);
+    bool begun = outcome.attached || outcome.started.process != 0;
     switch (next->type) {
       case MSB_STARTED:
         break;
       case MSB_STDOUT:
-        CHECK(outcome.started.process != 0);
+        CHECK(begun);
         outcome.output += next->payload;
         break;
       case MSB_STDERR:
-        CHECK(outcome.started.process != 0);
+        CHECK(begun);
         outcome.error += next->payload;
+        break;
+      case MSB_CHANNEL:
+        CHECK(begun);
+        outcome.channel += next->payload;
+        break;
+      case MSB_ATTACHED:
+        CHECK_FALSE(begun);
+        outcome.attached = next->as<msb_attached>();
+        break;
+      case MSB_DETACHED:
+        outcome.detached = true;
         break;
       case MSB_REFUSED:
         outcome.refused = next->as<msb_failure>();
@@ -207,6 +255,7 @@ Outcome Connection::finish() {
         break;
       case MSB_EXITED:
         outcome.exited = next->as<msb_exited>();
+        outcome.exited_text = next->payload.substr(sizeof(msb_exited));
         break;
       default:
         FAIL("a frame of type ", next->type);
@@ -216,7 +265,7 @@ Outcome Connection::finish() {
   return outcome;
 }
 
-Agent::Agent(Namespace kind) {
+Agent::Agent(Namespace kind, const std::function<void()>& prepare) {
   static int count = 0;
   address_ = "msb-agent-test-" + std::to_string(getpid()) + "-" + std::to_string(count++);
   int control[2];
@@ -228,7 +277,7 @@ Agent::Agent(Namespace kind) {
   REQUIRE(pid_ >= 0);
   if (pid_ == 0) {
     ::close(control[0]);
-    run_agent(control[1], listener, kind);
+    run_agent(control[1], listener, kind, prepare);
   }
   ::close(control[1]);
   ::close(listener);
@@ -260,9 +309,50 @@ Outcome Agent::run(const Start& start) const {
   return connection.finish();
 }
 
-void Agent::send_signal(uint32_t process, uint32_t signal) {
-  msb_signal payload{.process = process, .signal = signal};
-  control_->send(frame(MSB_SIGNAL, std::string(reinterpret_cast<char*>(&payload), sizeof payload)));
+Connection Agent::attach(uint32_t process, uint64_t output, uint64_t error,
+                         uint64_t channel) const {
+  msb_attach request{.process = process, .reserved = 0, .offsets = {output, error, channel}};
+  Connection connection = connect();
+  connection.send(frame(MSB_ATTACH, bytes_of(request)));
+  return connection;
+}
+
+std::vector<Frame> Agent::request(uint32_t type, const std::string& payload) const {
+  Connection connection = connect();
+  connection.send(frame(type, payload));
+  std::vector<Frame> answer;
+  while (auto next = connection.receive()) {
+    answer.push_back(*next);
+    if (next->type != MSB_PROCESS) return answer;
+  }
+  FAIL("no answer to a request of type ", type);
+  return answer;
+}
+
+Frame Agent::request_about(uint32_t type, uint32_t process) const {
+  return request(type, bytes_of(msb_process_id{.process = process})).back();
+}
+
+Frame Agent::send_signal(uint32_t process, uint32_t signal, uint32_t flags) const {
+  return request(MSB_SIGNAL,
+                 bytes_of(msb_signal{.process = process, .signal = signal, .flags = flags}))
+      .back();
+}
+
+std::vector<msb_process> Agent::list() const {
+  std::vector<msb_process> processes;
+  std::vector<Frame> answer = request(MSB_LIST);
+  for (const Frame& each : answer) {
+    if (each.type == MSB_PROCESS) processes.push_back(each.as<msb_process>());
+  }
+  REQUIRE(answer.back().type == MSB_DONE);
+  CHECK(answer.back().as<msb_done>().value == processes.size());
+  return processes;
+}
+
+void Agent::shut_down(uint32_t signal, uint32_t grace_ms) {
+  control_->send(
+      frame(MSB_SHUTDOWN, bytes_of(msb_shutdown{.signal = signal, .grace_ms = grace_ms})));
 }
 
 int Agent::wait() {

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,14 +37,27 @@ std::string frame(uint32_t type, const std::string& payload = {});
 /// may.
 bool can_raise_limits();
 
+/// A structure of the protocol as bytes.
+template <typename T>
+std::string bytes_of(const T& value) {
+  return std::string(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
 /// A START request. Runs as the user that runs the test where that is root.
 struct Start {
   std::vector<std::string> arguments;
-  std::vector<std::string> variables = {"PATH=/usr/local/bin:/usr/bin:/bin"};
+  std::vector<std::string> variables = {"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/"};
   std::string directory = "/";
   uint32_t flags = 0;
-  uint32_t user = 0;
-  uint32_t group = 0;
+  std::string user = {};
+  std::vector<std::string> groups = {};
+  std::vector<msb_limit> limits = {};
+  std::string label = {};
+  uint32_t umask = MSB_UMASK_DEFAULT;
+  uint32_t timeout_ms = 0;
+  uint32_t keep = 0;
+  uint16_t rows = 0;
+  uint16_t columns = 0;
 
   std::string payload() const;
 };
@@ -58,7 +72,11 @@ struct Outcome {
   msb_started started{};
   std::string output;
   std::string error;
+  std::string channel;
+  std::optional<msb_attached> attached;
   std::optional<msb_exited> exited;
+  std::string exited_text;
+  bool detached = false;
   bool closed = false;  // the agent closed the connection after the last frame
 };
 
@@ -74,9 +92,17 @@ class Connection {
   size_t send_until_stuck(const std::string& bytes);
   void send_input(const std::string& bytes);
   void end_input();
+  void send_channel(const std::string& bytes);
   /// The next frame; none when the agent closed the connection or took too long.
   std::optional<Frame> receive();
   Outcome finish();
+  /// Receives until standard output or error, whichever, was read up to `text`. False when that
+  /// does not come.
+  bool receive_until(const std::string& text);
+  /// STARTED. Fails the test when something else comes.
+  msb_started started();
+  /// The descriptor, for what is not in frames.
+  int descriptor() const { return descriptor_; }
   /// Whether the agent closes the connection without another frame.
   bool is_closed_by_agent();
   void close();
@@ -92,7 +118,8 @@ class Agent {
   enum class Namespace { kNone, kOwn };
 
   /// Forks the agent. Namespace::kOwn gives it a pid namespace like in a machine, and needs root.
-  explicit Agent(Namespace kind = Namespace::kNone);
+  /// `prepare` runs in the agent's process first, after its mount namespace was made.
+  explicit Agent(Namespace kind = Namespace::kNone, const std::function<void()>& prepare = [] {});
   ~Agent();
   Agent(const Agent&) = delete;
   Agent& operator=(const Agent&) = delete;
@@ -101,7 +128,16 @@ class Agent {
   Connection start(const Start& start) const;
   /// Starts, ends the input, and waits for the end.
   Outcome run(const Start& start) const;
-  void send_signal(uint32_t process, uint32_t signal);
+  Connection attach(uint32_t process, uint64_t output, uint64_t error = MSB_OFFSET_END,
+                    uint64_t channel = MSB_OFFSET_END) const;
+  /// One request on a connection of its own: all frames of the answer.
+  std::vector<Frame> request(uint32_t type, const std::string& payload = {}) const;
+  /// The same for a request that is about one process and needs nothing else.
+  Frame request_about(uint32_t type, uint32_t process) const;
+  Frame send_signal(uint32_t process, uint32_t signal, uint32_t flags = 0) const;
+  /// Processes as LIST tells of them.
+  std::vector<msb_process> list() const;
+  void shut_down(uint32_t signal = 0, uint32_t grace_ms = 0);
   Connection& control() { return *control_; }
   pid_t pid() const { return pid_; }
   /// Waits for the agent to end by itself. Returns why (enum msb_bye_reason), or -1 for a crash.

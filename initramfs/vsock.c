@@ -33,7 +33,7 @@ static int give_up(int descriptor) {
 
 int vsock_listen(void) {
   struct sockaddr_vm address = {
-      .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = MSB_PORT_PROCESS};
+      .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = MSB_PORT_AGENT};
   int listener = open_socket();
   if (listener < 0) return -1;
   if (bind(listener, (struct sockaddr*)&address, sizeof address) != 0 ||
@@ -93,11 +93,7 @@ void control_send_hello(int control) {
 
 void control_send_failed(int control, const struct failure* failure) {
   uint8_t payload[MSB_MAX_SMALL];
-  struct msb_failure fixed = {.stage = failure->stage, .code = failure->code};
-  size_t text = strlen(failure->text);
-  memcpy(payload, &fixed, sizeof fixed);
-  memcpy(payload + sizeof fixed, failure->text, text);
-  send_small(control, MSB_FAILED, payload, sizeof fixed + text);
+  send_small(control, MSB_FAILED, payload, frame_failure(failure, payload));
 }
 
 void control_end(int control, enum msb_bye_reason reason, int timeout_ms) {

@@ -9,7 +9,7 @@
 #include "initramfs/failure.h"
 #include "protocol/msb_exec.h"
 
-/* Listens for process connections: a non-blocking descriptor, or -1 and errno. */
+/* Listens for agent connections: a non-blocking descriptor, or -1 and errno. */
 int vsock_listen(void);
 
 /* Begins to connect the control connection: a descriptor, or -1 and errno. */

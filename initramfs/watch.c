@@ -29,14 +29,19 @@ bool watch_set(struct watch* watch, uint32_t events) {
   return true;
 }
 
-void watch_close(struct watch* watch) {
-  if (watch->fd < 0) return;
+int watch_release(struct watch* watch) {
   /*
    * epoll watches the open file, not the descriptor: while a child between fork and execve has a
    * copy, closing ours would leave epoll reporting to an owner that is gone (epoll(7), questions
    * and answers).
    */
   watch_set(watch, 0);
-  close(watch->fd);
+  int descriptor = watch->fd;
   watch_none(watch);
+  return descriptor;
+}
+
+void watch_close(struct watch* watch) {
+  if (watch->fd < 0) return;
+  close(watch_release(watch));
 }

@@ -28,6 +28,9 @@ void watch_open(struct watch* watch, int epoll, int fd, void* owner,
  */
 bool watch_set(struct watch* watch, uint32_t events);
 
+/* Gives the descriptor away: the caller's from now on. */
+int watch_release(struct watch* watch);
+
 /* Closes the descriptor, if it is open. */
 void watch_close(struct watch* watch);
 

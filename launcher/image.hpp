@@ -9,7 +9,7 @@
 #include "base/fd.hpp"
 #include "base/result.hpp"
 #include "oci/image_spec.hpp"
-#include "protocol/frames.hpp"
+#include "protocol/host_frames.hpp"
 
 namespace msb::launcher {
 
@@ -18,11 +18,12 @@ struct ProcessOptions {
   std::vector<std::string> command;
   std::vector<std::string> environment;  // NAME=VALUE, or NAME for the launcher's own value
   std::string directory;
-  std::string user;  // UID[:GID]
+  std::string user;  // name or number, with `:` and a group's if need be
 };
 
 // The process to run: the image's entrypoint and arguments, environment, user and directory with
-// the user's words in front. Fails when neither names a command, or a user is not numeric.
+// the user's words in front. Names of users are looked up in the guest. Fails when neither names a
+// command, or a variable has no name.
 Result<protocol::ProcessSpec> make_process(const oci::ImageConfig& image,
                                            const ProcessOptions& options);
 

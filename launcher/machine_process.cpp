@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -110,6 +111,23 @@ MachineProcess::MachineProcess(MachineProcess&& other) noexcept
 
 MachineProcess::~MachineProcess() {
   end();
+}
+
+Result<void> MachineProcess::connect(Fd socket, std::uint32_t guest_port) {
+  const int descriptor = socket.get();
+  return send_control(control_.get(), ControlKind::kVsockConnect, guest_port, {}, {&descriptor, 1});
+}
+
+Result<Fd> MachineProcess::connect(std::uint32_t guest_port) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+    return fail_errno(errno, "cannot create a socket pair");
+  }
+  Fd ours(ends[0]);
+  if (auto sent = connect(Fd(ends[1]), guest_port); !sent) {
+    return std::unexpected(sent.error());
+  }
+  return ours;
 }
 
 std::string MachineProcess::end() {

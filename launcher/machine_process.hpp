@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -31,6 +32,13 @@ class MachineProcess {
   // A pidfd: readable once the process has ended, however it ended. Its sockets may be closed later
   // than that, when the kernel has taken its io_uring apart.
   [[nodiscard]] int process() const { return process_.get(); }
+
+  // Has it connect a stream socket in blocking mode to `guest_port`: "OK <number>\n" is written to
+  // it when the guest accepts, and it is closed when the guest does not. Fails when the process is
+  // gone.
+  Result<void> connect(Fd socket, std::uint32_t guest_port);
+  // The same with a new pair, of which this is our end.
+  Result<Fd> connect(std::uint32_t guest_port);
 
   // Ends the process if it still runs, and says how it ended: "exit status 1", "signal 9".
   std::string end();

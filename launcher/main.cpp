@@ -4,11 +4,17 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <string_view>
+#include <vector>
 
+#include "launcher/exec.hpp"
 #include "launcher/machine_process.hpp"
+#include "launcher/outcome.hpp"
 #include "launcher/run.hpp"
 
 namespace {
@@ -27,8 +33,7 @@ std::string check_number(const std::string& text) {
   return number ? "" : fmt::format("\"{}\" is not a whole number that makes sense here", text);
 }
 
-int run_command(const launcher::RunOptions& options) {
-  const launcher::Outcome outcome = launcher::run(options);
+int report(const launcher::Outcome& outcome) {
   if (!outcome.message.empty()) {
     complain(outcome.message);
   }
@@ -60,15 +65,60 @@ int doctor() {
   return EXIT_SUCCESS;
 }
 
-}  // namespace
+// Options of `exec` may follow its socket, so what belongs to the command is what comes after "--".
+// CLI11 would take some of that for its own.
+std::vector<std::string> split_command(int& argc, char** argv) {
+  const std::string_view marker = "--";
+  char** const end = argv + argc;
+  if (argc < 2 || argv[1] != std::string_view("exec")) {
+    return {};
+  }
+  char** const found = std::find(argv, end, marker);
+  if (found == end) {
+    return {};
+  }
+  argc = static_cast<int>(found - argv);
+  return {found + 1, end};
+}
 
-int main(int argc, char** argv) {
-  CLI::App app("Launches and supervises one microVM.", "msb-vmm");
-  app.require_subcommand(1);
-  app.set_version_flag("--version", MSB_VERSION);
-  app.failure_message(CLI::FailureMessage::simple);
+// What the command line says, for each command.
+struct Words {
+  launcher::RunOptions run;
+  std::string prepared_image;
+  launcher::ExecOptions exec;
+  std::uint32_t keep = 0;
+  std::string process;  // of attach and kill
+  bool from_start = false;
+  std::string signal = "TERM";
+  bool group = false;
+};
 
-  launcher::RunOptions options;
+struct Commands {
+  CLI::App* run;
+  CLI::App* prepare;
+  CLI::App* exec;
+  CLI::App* attach;
+  CLI::App* ps;
+  CLI::App* kill;
+};
+
+// Options that `run` and `exec` share.
+void add_process_options(CLI::App& command, std::vector<std::string>& environment,
+                         std::string& directory, std::string& user, bool& terminal) {
+  command
+      .add_option("-e,--env", environment,
+                  "Set a variable; NAME alone passes the caller's value on")
+      ->type_name("NAME[=VALUE]")
+      ->expected(1)
+      ->take_all();
+  command.add_option("-w,--workdir", directory, "Working directory; created when missing")
+      ->type_name("DIR");
+  command.add_option("-u,--user", user, "User, and group, by name or number")
+      ->type_name("USER[:GROUP]");
+  command.add_flag("-t,--tty", terminal, "Give it a terminal, shown in this one");
+}
+
+CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
   CLI::App* run = app.add_subcommand("run", "Run a command from an OCI image in a fresh microVM.");
   run->add_option("--image", options.image,
                   "OCI image layout, with a tag unless it holds one image")
@@ -82,16 +132,10 @@ int main(int argc, char** argv) {
       ->type_name("MIB")
       ->check(check_number)
       ->capture_default_str();
-  run->add_option("-e,--env", options.process.environment,
-                  "Set a variable; NAME alone passes the caller's value on")
-      ->type_name("NAME[=VALUE]")
-      ->expected(1)
-      ->take_all();
-  run->add_option("-w,--workdir", options.process.directory,
-                  "Working directory; created when missing")
-      ->type_name("DIR");
-  run->add_option("-u,--user", options.process.user, "Numeric user, and group (0 unless given)")
-      ->type_name("UID[:GID]");
+  add_process_options(*run, options.process.environment, options.process.directory,
+                      options.process.user, options.terminal);
+  run->add_option("--socket", options.socket, "Serve the sandbox's Unix socket here while it runs")
+      ->type_name("PATH");
   run->add_option("--kernel", options.kernel, "Guest kernel, an uncompressed vmlinux")
       ->type_name("FILE");
   run->add_option("--initramfs", options.initramfs, "Guest initramfs, an uncompressed cpio")
@@ -111,18 +155,122 @@ int main(int argc, char** argv) {
                   "What to run instead of the image's own command")
       ->type_name("[--] COMMAND...");
   run->positionals_at_end();
+  return run;
+}
 
-  std::string prepared_image;
-  CLI::App* prepare_command = app.add_subcommand(
+void add_socket(CLI::App& command, std::string& socket) {
+  command.add_option("socket", socket, "The sandbox's socket (`msb-vmm run --socket`)")
+      ->required()
+      ->type_name("SOCKET");
+}
+
+CLI::App* add_exec(CLI::App& app, launcher::ExecOptions& options, std::uint32_t& keep) {
+  CLI::App* exec = app.add_subcommand("exec", "Run a command in a sandbox that runs.");
+  add_process_options(*exec, options.environment, options.directory, options.user,
+                      options.terminal);
+  exec->add_option("--group", options.groups, "A supplementary group, by name or number")
+      ->type_name("GROUP")
+      ->expected(1)
+      ->take_all();
+  exec->add_option("--ulimit", options.limits, "A resource limit, for example nofile=1024:4096")
+      ->type_name("NAME=SOFT[:HARD]")
+      ->expected(1)
+      ->take_all();
+  exec->add_option("--umask", options.umask, "File mode creation mask, octal; 022 unless given")
+      ->type_name("MASK");
+  exec->add_option("--timeout", options.timeout, "End it after so long, with exit status 124")
+      ->type_name("SECONDS");
+  exec->add_option("--label", options.label, "A name for `msb-vmm ps`")->type_name("TEXT");
+  exec->add_option("--keep", keep,
+                   "Let it outlive this program, and keep so much of each of its streams")
+      ->type_name("BYTES")
+      ->check(check_number);
+  exec->add_flag("-d,--detach", options.detach,
+                 "Print its id and leave it running, without standard input "
+                 "unless --interactive or --tty");
+  exec->add_flag("-i,--interactive", options.interactive,
+                 "Pass standard input on, which is so anyway without --detach");
+  exec->add_flag("--no-stdin", options.no_input, "Its standard input is /dev/null");
+  add_socket(*exec, options.socket);
+  exec->add_option("command", options.command, "What to run")->type_name("-- COMMAND...");
+  return exec;
+}
+
+CLI::App* add_attach(CLI::App& app, Words& words) {
+  CLI::App* attach = app.add_subcommand(
+      "attach", "Go on with the streams of a process that was started to be kept.");
+  attach->add_flag("--from-start", words.from_start, "Show what it wrote before as well");
+  add_socket(*attach, words.exec.socket);
+  attach->add_option("process", words.process, "Its id")->required()->type_name("ID");
+  return attach;
+}
+
+CLI::App* add_kill(CLI::App& app, Words& words) {
+  CLI::App* kill = app.add_subcommand("kill", "Send a signal to a process in a sandbox.");
+  kill->add_option("-s,--signal", words.signal, "By name or number")
+      ->type_name("SIGNAL")
+      ->capture_default_str();
+  kill->add_flag("-g,--process-group", words.group, "To its whole process group");
+  add_socket(*kill, words.exec.socket);
+  kill->add_option("process", words.process, "Its id")->required()->type_name("ID");
+  return kill;
+}
+
+Commands add_commands(CLI::App& app, Words& words) {
+  Commands commands{};
+  commands.run = add_run(app, words.run);
+  commands.prepare = app.add_subcommand(
       "prepare", "Convert an image's layers now, so that its first run does not have to.");
-  prepare_command
-      ->add_option("--image", prepared_image,
+  commands.prepare
+      ->add_option("--image", words.prepared_image,
                    "OCI image layout, with a tag unless it holds one image")
       ->required()
       ->type_name("LAYOUT[:TAG]");
-
+  commands.exec = add_exec(app, words.exec, words.keep);
+  commands.attach = add_attach(app, words);
+  commands.ps = app.add_subcommand("ps", "List the processes that were started in a sandbox.");
+  add_socket(*commands.ps, words.exec.socket);
+  commands.kill = add_kill(app, words);
   app.add_subcommand("doctor", "Say whether this host can run guests, and if not, why.");
+  return commands;
+}
 
+int obey(const Commands& commands, Words& words) {
+  if (commands.run->parsed()) {
+    return report(launcher::run(words.run));
+  }
+  if (commands.prepare->parsed()) {
+    return prepare(words.prepared_image);
+  }
+  if (commands.exec->parsed()) {
+    if (commands.exec->count("--keep") > 0) {
+      words.exec.keep = words.keep;
+    }
+    return report(launcher::exec(words.exec));
+  }
+  if (commands.attach->parsed()) {
+    return report(launcher::attach(words.exec.socket, words.process, words.from_start));
+  }
+  if (commands.ps->parsed()) {
+    return report(launcher::list_processes(words.exec.socket));
+  }
+  if (commands.kill->parsed()) {
+    return report(
+        launcher::kill_process(words.exec.socket, words.process, words.signal, words.group));
+  }
+  return doctor();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Launches and supervises one microVM.", "msb-vmm");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", MSB_VERSION);
+  app.failure_message(CLI::FailureMessage::simple);
+  Words words;
+  const Commands commands = add_commands(app, words);
+  const std::vector<std::string> command = split_command(argc, argv);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
@@ -135,8 +283,6 @@ int main(int argc, char** argv) {
     complain(fmt::format("{}; see `msb-vmm --help`", error.what()));
     return launcher::kExitLauncher;
   }
-  if (run->parsed()) {
-    return run_command(options);
-  }
-  return prepare_command->parsed() ? prepare(prepared_image) : doctor();
+  words.exec.command.insert(words.exec.command.end(), command.begin(), command.end());
+  return obey(commands, words);
 }

@@ -5,15 +5,20 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <csignal>
 #include <cstdio>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "base/machine_config.hpp"
+#include "launcher/connect_server.hpp"
+#include "launcher/environment.hpp"
 #include "launcher/machine_process.hpp"
 #include "launcher/paths.hpp"
+#include "launcher/session.hpp"
+#include "launcher/signals.hpp"
+#include "launcher/terminal.hpp"
 #include "protocol/msb_boot.h"
 #include "protocol/msb_exec.h"
 
@@ -112,6 +117,15 @@ Result<void> check_size(const RunOptions& options) {
   return {};
 }
 
+Result<std::unique_ptr<ConnectServer>> serve(Loop& loop, MachineProcess& machine,
+                                             const std::string& path) {
+  return ConnectServer::create(loop, path,
+                               [&machine](Fd socket, std::uint32_t guest_port) {
+                                 return machine.connect(std::move(socket), guest_port);
+                               },
+                               {});
+}
+
 // Why this host's KVM cannot run guests, if it cannot.
 std::optional<std::string> diagnose(int kvm) {
   const auto probe = probe_machine(kvm);
@@ -126,9 +140,7 @@ Outcome run(const RunOptions& options) {
   if (auto checked = check_size(options); !checked) {
     return failed(checked.error());
   }
-  const sigset_t signals = Session::forwarded_signals();
-  ::sigprocmask(SIG_BLOCK, &signals, nullptr);
-  ::signal(SIGPIPE, SIG_IGN);
+  take_signals();
 
   const auto kvm = open_kvm();
   if (!kvm) {
@@ -148,6 +160,10 @@ Outcome run(const RunOptions& options) {
   if (!process) {
     return failed(process.error());
   }
+  if (options.terminal) {
+    process->terminal = terminal_size(STDIN_FILENO).value_or(protocol::TerminalSize{});
+    add_terminal_type(process->environment);
+  }
   timeline.mark("image opened");
   auto configuration = configure(options, std::move(image->layers));
   if (!configuration) {
@@ -157,6 +173,14 @@ Outcome run(const RunOptions& options) {
   if (!loop) {
     return failed(loop.error());
   }
+  std::unique_ptr<ConnectServer> server;
+  if (!options.socket.empty()) {
+    auto created = serve(**loop, *machine, options.socket);
+    if (!created) {
+      return failed(created.error());
+    }
+    server = std::move(*created);
+  }
   if (auto sent = send_configuration(*machine, *configuration); !sent) {
     return failed(sent.error());
   }
@@ -165,9 +189,16 @@ Outcome run(const RunOptions& options) {
   Outcome outcome;
   {
     Session session(**loop, *machine,
-                    {.process = std::move(*process),
-                     .memory_mib = options.memory_mib,
+                    {.command = {.process = std::move(*process),
+                                 .attach = {},
+                                 .input = true,
+                                 .terminal = options.terminal,
+                                 .kept = false,
+                                 .memory_hint = fmt::format(
+                                     ", of which it has {} MiB; give it more with --memory",
+                                     options.memory_mib)},
                      .ready_timeout_s = options.ready_timeout_s,
+                     .server = server.get(),
                      .diagnose = [&] { return diagnose(kvm->get()); }},
                     timeline);
     outcome = session.run();

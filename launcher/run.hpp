@@ -6,7 +6,7 @@
 #include <string>
 
 #include "launcher/image.hpp"
-#include "launcher/session.hpp"
+#include "launcher/outcome.hpp"
 
 namespace msb::launcher {
 
@@ -19,6 +19,8 @@ struct RunOptions {
   std::string initramfs;     // empty: the installation's own
   std::string command_line;  // appended to the guest kernel's
   bool console = false;      // the guest's serial output goes to standard error
+  std::string socket;        // path of the sandbox's Unix socket; empty: none
+  bool terminal = false;     // the command gets a terminal, which shows in the caller's
   bool timing = false;       // print the times of the phases to standard error
   std::uint64_t ready_timeout_s = 60;
 };

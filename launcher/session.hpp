@@ -2,58 +2,45 @@
 // One command in one machine, from the configured machine process to the exit status.
 #pragma once
 
-#include <sys/signalfd.h>
-
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "base/control.hpp"
 #include "base/loop.hpp"
 #include "base/result.hpp"
+#include "launcher/command.hpp"
+#include "launcher/connect_server.hpp"
 #include "launcher/machine_process.hpp"
-#include "launcher/standard_streams.hpp"
+#include "launcher/outcome.hpp"
+#include "launcher/signals.hpp"
 #include "launcher/timeline.hpp"
 #include "protocol/frame_stream.hpp"
 #include "protocol/frames.hpp"
+#include "protocol/opener.hpp"
 
 namespace msb::launcher {
 
-// Exit statuses of container engines.
-inline constexpr int kExitLauncher = 125;  // the launcher or the machine failed, not the command
-inline constexpr int kExitNotExecutable = 126;  // the command exists and cannot be run
-inline constexpr int kExitNotFound = 127;
-inline constexpr int kExitSignal = 128;  // plus the signal that ended the command
-
 struct SessionOptions {
-  protocol::ProcessSpec process;
-  std::uint64_t memory_mib = 0;  // for messages
+  CommandOptions command;
   std::uint64_t ready_timeout_s = 0;
+  // Optional: opened when the guest is ready, closed when it ends.
+  ConnectServer* server = nullptr;
   // Asked once when the guest takes long to become ready: why this host cannot run guests, or
   // nothing when it can.
   std::function<std::optional<std::string>()> diagnose;
 };
 
-// How a session ended: the launcher's exit status, and a sentence when there is more to say.
-struct Outcome {
-  int status = kExitLauncher;
-  std::string message;
-};
-
 // Runs the command: waits until the guest is ready, passes standard streams and signals through,
-// and ends the machine in good order. The signals of kForwardedSignals must be blocked. Everything
-// that comes from the machine or the guest is treated as hostile.
+// and ends the machine in good order. take_signals() must have been called. Everything from the
+// machine or the guest is treated as hostile.
 class Session {
  public:
   // `machine` has been sent its configuration. All references must outlive the session.
   Session(Loop& loop, MachineProcess& machine, SessionOptions options, Timeline& timeline);
 
   Outcome run();
-  // Signals that belong to the command once it runs.
-  static sigset_t forwarded_signals();
 
  private:
   enum class State {
@@ -72,24 +59,18 @@ class Session {
   bool on_guest_frame(const protocol::Frame& frame);
   void on_guest_closed(const std::optional<Error>& error);
   void on_hello(const protocol::Frame& frame);
+  void on_failed(const protocol::Frame& frame);
   void on_bye(const protocol::Frame& frame);
-  // From the command's connection.
-  bool on_process_frame(const protocol::Frame& frame);
-  void on_process_closed(const std::optional<Error>& error);
-  void on_started(const protocol::Frame& frame);
-  void on_refused(const protocol::Frame& frame);
-  void on_exited(const protocol::Frame& frame);
-  void on_input(std::span<const std::byte> bytes);
-  bool on_output(OutputWriter& writer, bool& open, std::span<const std::byte> bytes);
-  void on_output_written(bool& open, int error);
+  // From the command.
+  void start_command();
+  void on_started();
+  void on_ended(Outcome outcome);
+  void on_lost(const Error& error);
   // From outside.
-  void on_signals(std::int32_t result);
   void on_signal(int signal);
   void on_boot_timeout();
   void on_slow_boot();
 
-  void start_process();
-  void forward(int signal);
   void shut_down(Outcome outcome);
   void finish(Outcome outcome);
   void expect_end();
@@ -106,22 +87,12 @@ class Session {
   bool ready_ = false;              // the guest said HELLO
   bool announced_ = false;          // the guest said BYE
   bool finished_ = false;
-  std::optional<std::uint32_t> process_id_;
   int interrupts_ = 0;  // SIGINTs while the command ran
-  bool input_ended_ = false;
-  bool first_output_ = true;
-  bool stdout_open_ = true;
-  bool stderr_open_ = true;
 
-  std::unique_ptr<protocol::FrameStream> guest_;
-  std::unique_ptr<protocol::FrameStream> process_;
-  InputReader input_;
-  OutputWriter stdout_;
-  OutputWriter stderr_;
-  Fd signals_;
-  signalfd_siginfo signal_{};
-  iovec signal_iovec_{&signal_, sizeof signal_};
-  Operation signal_read_;
+  std::optional<protocol::FrameStream> guest_;
+  const protocol::Opener opener_;
+  Command command_;
+  Signals signals_;
   Operation control_readable_;
   Operation machine_ended_;
   Operation boot_timeout_;

@@ -4,57 +4,122 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <deque>
+#include <span>
+#include <string>
 #include <utility>
+
+#include "protocol/opener.hpp"
 
 namespace msb::protocol {
 
-FrameStream::FrameStream(AsyncIo& io, Fd socket, bool greeting, Owner owner)
-    : io_(io),
-      socket_(std::move(socket)),
-      owner_(std::move(owner)),
-      greeting_(greeting),
-      read_([this](std::int32_t result) { on_read(result); }),
-      write_([this](std::int32_t result) { on_write(result); }) {}
+// Keeps itself while the loop works on its buffers.
+class FrameStream::State : public std::enable_shared_from_this<State> {
+ public:
+  State(AsyncIo& io, Fd socket, Connection connection, Greeting greeting, Owner owner)
+      : io_(io),
+        socket_(std::move(socket)),
+        owner_(std::move(owner)),
+        greeting_(greeting),
+        decoder_(connection),
+        read_([this](std::int32_t result) { complete([&] { on_read(result); }); }),
+        write_([this](std::int32_t result) { complete([&] { on_write(result); }); }) {}
 
-void FrameStream::read_more() {
+  void read_more();
+  void resume();
+  void send(std::vector<std::byte> frames);
+  [[nodiscard]] std::size_t unsent() const { return unsent_; }
+  void close();
+
+ private:
+  template <typename Function>
+  void complete(Function&& function);
+  void on_read(std::int32_t result);
+  bool take_greeting(std::span<const std::byte>& bytes);
+  void take_frames();
+  void write_more();
+  void on_write(std::int32_t result);
+  void on_end(int code);
+  void end(std::optional<Error> error);
+
+  AsyncIo& io_;
+  Fd socket_;
+  Owner owner_;
+  Greeting greeting_;
+  std::string line_;  // of the greeting, as far as it has come
+  bool paused_ = false;
+  bool ended_ = false;
+  bool taking_ = false;
+  FrameDecoder decoder_;
+  std::array<std::byte, 64 * 1024> input_;
+  iovec input_iovec_{input_.data(), input_.size()};
+  std::deque<std::vector<std::byte>> output_;
+  std::size_t written_ = 0;  // of the first in output_
+  std::size_t unsent_ = 0;
+  iovec output_iovec_{};
+  Operation read_;
+  Operation write_;
+  std::shared_ptr<State> self_;  // while an operation is pending
+};
+
+template <typename Function>
+void FrameStream::State::complete(Function&& function) {
+  const auto kept = shared_from_this();
+  function();
+  if (!read_.pending() && !write_.pending()) {
+    if (ended_) {
+      socket_.reset();
+    }
+    self_.reset();
+  }
+}
+
+void FrameStream::State::read_more() {
   if (!ended_ && !paused_ && !read_.pending()) {
+    self_ = shared_from_this();
     io_.read(socket_.get(), {&input_iovec_, 1}, AsyncIo::kNoOffset, read_);
   }
 }
 
-void FrameStream::on_read(std::int32_t result) {
-  if (ended_) {
+void FrameStream::State::on_read(std::int32_t result) {
+  if (ended_ || result == -ECANCELED) {
     return;
   }
-  if (result < 0) {
-    end(Error{"the connection to the guest broke", -result});
-    return;
-  }
-  if (result == 0) {
-    end(std::nullopt);
+  if (result <= 0) {
+    on_end(-result);
     return;
   }
   std::span<const std::byte> bytes = std::span(input_).first(static_cast<std::size_t>(result));
-  if (greeting_ && !take_greeting(bytes)) {
-    read_more();
+  if (greeting_ == Greeting::kExpected && !take_greeting(bytes)) {
     return;
   }
   decoder_.feed(bytes);
   take_frames();
 }
 
-// Skips the greeting's line; whether it is complete.
-bool FrameStream::take_greeting(std::span<const std::byte>& bytes) {
+// Takes the greeting's line off the front; whether frames follow.
+bool FrameStream::State::take_greeting(std::span<const std::byte>& bytes) {
   const auto newline = std::ranges::find(bytes, std::byte{'\n'});
   const bool complete = newline != bytes.end();
-  bytes = complete ? bytes.subspan(static_cast<std::size_t>(newline - bytes.begin()) + 1)
-                   : bytes.last(0);
-  greeting_ = !complete;
-  return complete;
+  const auto line = bytes.first(static_cast<std::size_t>(newline - bytes.begin()));
+  line_.append(reinterpret_cast<const char*>(line.data()),
+               std::min(line.size(), kMaxGreeting + 1 - std::min(line_.size(), kMaxGreeting + 1)));
+  if (complete ? !is_greeting(line_) : line_.size() > kMaxGreeting) {
+    end(not_a_sandbox());
+    return false;
+  }
+  if (!complete) {
+    read_more();
+    return false;
+  }
+  bytes = bytes.subspan(line.size() + 1);
+  greeting_ = Greeting::kNone;
+  return true;
 }
 
-void FrameStream::take_frames() {
+void FrameStream::State::take_frames() {
   if (std::exchange(taking_, true)) {
     return;  // resume() from inside a callback: the loop below goes on
   }
@@ -76,30 +141,32 @@ void FrameStream::take_frames() {
   read_more();
 }
 
-void FrameStream::resume() {
+void FrameStream::State::resume() {
   if (std::exchange(paused_, false)) {
+    const auto kept = shared_from_this();
     take_frames();
   }
 }
 
-void FrameStream::send(std::vector<std::byte> frame) {
-  if (!ended_) {
-    unsent_ += frame.size();
-    output_.push_back(std::move(frame));
+void FrameStream::State::send(std::vector<std::byte> frames) {
+  if (!ended_ && !frames.empty()) {
+    unsent_ += frames.size();
+    output_.push_back(std::move(frames));
     write_more();
   }
 }
 
-void FrameStream::write_more() {
+void FrameStream::State::write_more() {
   if (write_.pending() || output_.empty()) {
     return;
   }
+  self_ = shared_from_this();
   output_iovec_ = {output_.front().data() + written_, output_.front().size() - written_};
   io_.write(socket_.get(), {&output_iovec_, 1}, AsyncIo::kNoOffset, write_);
 }
 
-void FrameStream::on_write(std::int32_t result) {
-  if (ended_) {
+void FrameStream::State::on_write(std::int32_t result) {
+  if (ended_ || result == -ECANCELED) {
     return;
   }
   if (result < 0) {
@@ -122,12 +189,24 @@ void FrameStream::on_write(std::int32_t result) {
   }
 }
 
-void FrameStream::end(std::optional<Error> error) {
+void FrameStream::State::on_end(int code) {
+  if (greeting_ == Greeting::kExpected) {
+    end(ended_before_greeting());
+  } else if (code != 0) {
+    end(Error{"the connection to the guest broke", code});
+  } else if (!decoder_.at_boundary()) {
+    end(Error{"the connection to the guest ended in the middle of a frame", ECONNRESET});
+  } else {
+    end(std::nullopt);
+  }
+}
+
+void FrameStream::State::end(std::optional<Error> error) {
   close();
   owner_.closed(std::move(error));
 }
 
-void FrameStream::close() {
+void FrameStream::State::close() {
   if (!std::exchange(ended_, true)) {
     ::shutdown(socket_.get(), SHUT_RDWR);
     io_.cancel(read_);
@@ -136,6 +215,42 @@ void FrameStream::close() {
       socket_.reset();
     }
   }
+}
+
+FrameStream::FrameStream(AsyncIo& io, Fd socket, Connection connection, Greeting greeting,
+                         Owner owner)
+    : state_(
+          std::make_shared<State>(io, std::move(socket), connection, greeting, std::move(owner))) {}
+
+FrameStream& FrameStream::operator=(FrameStream&& other) noexcept {
+  std::swap(state_, other.state_);
+  return *this;
+}
+
+FrameStream::~FrameStream() {
+  if (state_) {
+    state_->close();
+  }
+}
+
+void FrameStream::start() {
+  state_->read_more();
+}
+
+void FrameStream::resume() {
+  state_->resume();
+}
+
+void FrameStream::send(std::vector<std::byte> frames) {
+  state_->send(std::move(frames));
+}
+
+std::size_t FrameStream::unsent() const {
+  return state_->unsent();
+}
+
+void FrameStream::close() {
+  state_->close();
 }
 
 }  // namespace msb::protocol

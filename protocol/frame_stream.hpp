@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A connection to the guest that carries frames in both directions, on an event loop.
+// A connection to the guest that carries frames in both directions, on an event loop. Ground of the
+// clients beside it (Process, Requests, Files), which say what the frames mean.
 #pragma once
 
-#include <array>
 #include <cstddef>
-#include <cstdint>
-#include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "base/async_io.hpp"
@@ -18,56 +16,43 @@
 
 namespace msb::protocol {
 
-// Used on the loop's thread. The loop must be drained before it is destroyed.
+// Used on the loop's thread. May be destroyed at any time, also from inside its own callbacks: the
+// connection is closed, nothing is called any more, and what the loop still works on is kept until
+// it is done. SIGPIPE must be ignored in the process.
 class FrameStream {
  public:
   struct Owner {
     // A frame came. Return false to stop reading until resume(); the frame itself counts as taken.
     std::function<bool(const Frame&)> frame;
     // Nothing more will come: empty when the guest closed the connection between frames, else what
-    // went wrong.
+    // went wrong. Code ECONNRESET: the other side went away; EPROTO: it is no sandbox.
     std::function<void(std::optional<Error>)> closed;
-    // Everything that was sent has been handed to the connection.
+    // Optional. Everything that was sent has been handed to the connection.
     std::function<void()> sent;
   };
 
-  // `socket`: a stream socket in blocking mode. With `greeting`, the first line that comes is not a
-  // frame but the answer "OK <port>" of a connect.
-  FrameStream(AsyncIo& io, Fd socket, bool greeting, Owner owner);
+  // The first line of a connection made through an Opener, "OK <number>\n", comes before frames.
+  enum class Greeting : bool { kNone, kExpected };
 
-  void start() { read_more(); }
+  // `socket`: a stream socket in blocking mode.
+  FrameStream(AsyncIo& io, Fd socket, Connection connection, Greeting greeting, Owner owner);
+  FrameStream(FrameStream&&) noexcept = default;
+  FrameStream& operator=(FrameStream&& other) noexcept;
+  ~FrameStream();
+
+  // Starts reading. To be called once, when the owner can take frames.
+  void start();
   void resume();
-  void send(std::vector<std::byte> frame);
+  // Sends one or more encoded frames, in the order of the calls.
+  void send(std::vector<std::byte> frames);
   // Bytes given to send() that the connection has not taken yet.
-  [[nodiscard]] std::size_t unsent() const { return unsent_; }
+  [[nodiscard]] std::size_t unsent() const;
   // Ends the connection; nothing is called any more.
   void close();
 
  private:
-  void read_more();
-  void on_read(std::int32_t result);
-  bool take_greeting(std::span<const std::byte>& bytes);
-  void take_frames();
-  void write_more();
-  void on_write(std::int32_t result);
-  void end(std::optional<Error> error);
-
-  AsyncIo& io_;
-  Fd socket_;
-  Owner owner_;
-  bool greeting_;
-  bool paused_ = false;
-  bool ended_ = false;
-  bool taking_ = false;
-  FrameDecoder decoder_;
-  std::array<std::byte, 64 * 1024> input_;
-  iovec input_iovec_{input_.data(), input_.size()};
-  std::deque<std::vector<std::byte>> output_;
-  std::size_t written_ = 0;  // of the first in output_
-  std::size_t unsent_ = 0;
-  iovec output_iovec_{};
-  Operation read_;
-  Operation write_;
+  class State;
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace msb::protocol

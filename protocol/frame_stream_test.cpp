@@ -9,42 +9,24 @@
 #include <string_view>
 #include <thread>
 
-#include "base/loop.hpp"
 #include "protocol/msb_exec.h"
+#include "protocol/testing/wire.hpp"
 
 namespace msb::protocol {
 namespace {
 
-struct Connection {
-  Connection() {
-    int ends[2];
-    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
-    host = Fd(ends[0]);
-    guest = Fd(ends[1]);
-    auto created = Loop::create();
-    REQUIRE(created);
-    loop = std::move(*created);
-  }
-  void guest_says(std::span<const std::byte> bytes) const {
-    REQUIRE(::write(guest.get(), bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()));
-  }
-  Fd host, guest;
-  std::unique_ptr<Loop> loop;
-};
-
-std::vector<std::byte> output_frame(std::string_view text) {
-  return encode_frame(MSB_STDOUT, std::as_bytes(std::span(text)));
-}
+using testing::Wire;
 
 std::string text_of(const Frame& frame) {
   return {reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size()};
 }
 
 TEST_CASE("the greeting is skipped, frames follow, and the end is told") {
-  Connection connection;
+  Wire connection;
   std::string seen;
   bool clean = false;
-  FrameStream stream(*connection.loop, std::move(connection.host), true,
+  FrameStream stream(*connection.loop, std::move(connection.host), Connection::kProcess,
+                     FrameStream::Greeting::kExpected,
                      {.frame =
                           [&](const Frame& frame) {
                             seen += text_of(frame);
@@ -57,10 +39,10 @@ TEST_CASE("the greeting is skipped, frames follow, and the end is told") {
                           },
                       .sent = nullptr});
   stream.start();
-  connection.guest_says(std::as_bytes(std::span(std::string_view("OK 10737"))));
-  connection.guest_says(std::as_bytes(std::span(std::string_view("41824\n"))));
-  connection.guest_says(output_frame("hello "));
-  connection.guest_says(output_frame("world"));
+  connection.say("OK 10737");
+  connection.say("41824\n");
+  connection.say(testing::frame_of(MSB_STDOUT, "hello "));
+  connection.say(testing::frame_of(MSB_STDOUT, "world"));
   connection.guest.reset();
   REQUIRE(connection.loop->run());
   CHECK(seen == "hello world");
@@ -69,9 +51,10 @@ TEST_CASE("the greeting is skipped, frames follow, and the end is told") {
 }
 
 TEST_CASE("a paused stream delivers nothing until it is resumed") {
-  Connection connection;
+  Wire connection;
   std::string seen;
-  FrameStream stream(*connection.loop, std::move(connection.host), false,
+  FrameStream stream(*connection.loop, std::move(connection.host), Connection::kProcess,
+                     FrameStream::Greeting::kNone,
                      {.frame =
                           [&](const Frame& frame) {
                             seen += text_of(frame);
@@ -81,8 +64,8 @@ TEST_CASE("a paused stream delivers nothing until it is resumed") {
                       .closed = [&](const std::optional<Error>&) { connection.loop->stop(); },
                       .sent = nullptr});
   stream.start();
-  connection.guest_says(output_frame("a"));
-  connection.guest_says(output_frame("b"));
+  connection.say(testing::frame_of(MSB_STDOUT, "a"));
+  connection.say(testing::frame_of(MSB_STDOUT, "b"));
   REQUIRE(connection.loop->run());
   CHECK(seen == "a");
   stream.resume();
@@ -95,9 +78,10 @@ TEST_CASE("a paused stream delivers nothing until it is resumed") {
 }
 
 TEST_CASE("garbage ends the stream with an error") {
-  Connection connection;
+  Wire connection;
   std::string message;
-  FrameStream stream(*connection.loop, std::move(connection.host), false,
+  FrameStream stream(*connection.loop, std::move(connection.host), Connection::kProcess,
+                     FrameStream::Greeting::kNone,
                      {.frame = [](const Frame&) { return true; },
                       .closed =
                           [&](const std::optional<Error>& error) {
@@ -106,16 +90,17 @@ TEST_CASE("garbage ends the stream with an error") {
                           },
                       .sent = nullptr});
   stream.start();
-  connection.guest_says(std::as_bytes(std::span(std::string_view("GET / HTTP/1.1\r\n"))));
+  connection.say("GET / HTTP/1.1\r\n");
   REQUIRE(connection.loop->run());
-  CHECK(message.find("which the exec protocol does not have") != std::string::npos);
+  CHECK(message.find("has no place on this connection") != std::string::npos);
   connection.loop->drain();
 }
 
 TEST_CASE("much that is sent arrives whole and in order, and `sent` comes when all is out") {
-  Connection connection;
+  Wire connection;
   std::size_t sent_calls = 0;
-  FrameStream stream(*connection.loop, std::move(connection.host), false,
+  FrameStream stream(*connection.loop, std::move(connection.host), Connection::kProcess,
+                     FrameStream::Greeting::kNone,
                      {.frame = [](const Frame&) { return true; },
                       .closed = [&](const std::optional<Error>&) { connection.loop->stop(); },
                       .sent = [&] { ++sent_calls; }});

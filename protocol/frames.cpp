@@ -2,6 +2,7 @@
 #include "protocol/frames.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "protocol/msb_exec.h"
 
@@ -9,34 +10,50 @@ namespace msb::protocol {
 
 namespace {
 
-// The largest payload of a type that a guest sends; nothing for others.
-std::optional<std::uint32_t> max_payload(std::uint32_t type) {
-  switch (type) {
-    case MSB_STDOUT:
-    case MSB_STDERR:
-      return MSB_MAX_DATA;
-    case MSB_HELLO:
-    case MSB_FAILED:
-    case MSB_BYE:
-    case MSB_STARTED:
-    case MSB_REFUSED:
-    case MSB_EXITED:
-      return MSB_MAX_SMALL;
-    default:
-      return std::nullopt;
-  }
+constexpr std::uint32_t on(Connection connection) {
+  return 1U << static_cast<unsigned>(connection);
 }
 
-template <typename T>
-void append(std::vector<std::byte>& to, const T& value) {
-  const auto bytes = std::as_bytes(std::span(&value, 1));
-  to.insert(to.end(), bytes.begin(), bytes.end());
-}
+constexpr std::uint32_t kControl = on(Connection::kControl);
+constexpr std::uint32_t kProcess = on(Connection::kProcess);
+constexpr std::uint32_t kRequest = on(Connection::kRequest);
+constexpr std::uint32_t kFiles = on(Connection::kFiles);
+constexpr std::uint32_t kTunnel = on(Connection::kTunnel);
 
-// Appends `text` and the NUL that ends it.
-void append_string(std::vector<std::byte>& to, const std::string& text) {
-  const auto bytes = std::as_bytes(std::span(text.c_str(), text.size() + 1));
-  to.insert(to.end(), bytes.begin(), bytes.end());
+// What a guest sends: docs/exec-protocol.md, "Frames".
+struct GuestFrame {
+  std::uint32_t type;
+  std::string_view name;
+  std::uint32_t connections;
+  std::uint32_t min;  // of the payload, in bytes
+  std::uint32_t max;
+};
+
+constexpr GuestFrame kGuestFrames[] = {
+    {MSB_HELLO, "HELLO", kControl, sizeof(msb_hello), sizeof(msb_hello)},
+    {MSB_FAILED, "FAILED", kControl, sizeof(msb_failure), MSB_MAX_SMALL},
+    {MSB_BYE, "BYE", kControl, sizeof(msb_bye), sizeof(msb_bye)},
+    {MSB_STARTED, "STARTED", kProcess, sizeof(msb_started), sizeof(msb_started)},
+    {MSB_REFUSED, "REFUSED", kProcess | kRequest | kFiles | kTunnel, sizeof(msb_failure),
+     MSB_MAX_SMALL},
+    {MSB_STDOUT, "STDOUT", kProcess, 1, MSB_MAX_DATA},
+    {MSB_STDERR, "STDERR", kProcess, 1, MSB_MAX_DATA},
+    {MSB_EXITED, "EXITED", kProcess | kRequest, sizeof(msb_exited), MSB_MAX_SMALL},
+    {MSB_CHANNEL, "CHANNEL", kProcess, 1, MSB_MAX_DATA},
+    {MSB_ATTACHED, "ATTACHED", kProcess, sizeof(msb_attached), sizeof(msb_attached)},
+    {MSB_DETACHED, "DETACHED", kProcess, 0, 0},
+    {MSB_DONE, "DONE", kRequest | kFiles | kTunnel, sizeof(msb_done), sizeof(msb_done)},
+    {MSB_PONG, "PONG", kRequest, 0, MSB_MAX_SMALL},
+    {MSB_PROCESS, "PROCESS", kRequest, sizeof(msb_process) + 2, MSB_MAX_SMALL},
+    {MSB_MEASURED, "MEASURED", kRequest, sizeof(msb_metrics), sizeof(msb_metrics)},
+    {MSB_LISTENER, "LISTENER", kRequest, sizeof(msb_listener), sizeof(msb_listener)},
+    {MSB_FILE_DATA, "FILE_DATA", kFiles, 1, MSB_MAX_DATA},
+    {MSB_FILE_ENTRY, "FILE_ENTRY", kFiles, sizeof(msb_file_entry) + 2, MSB_MAX_REQUEST},
+};
+
+const GuestFrame* find(std::uint32_t type) {
+  const auto* const found = std::ranges::find(kGuestFrames, type, &GuestFrame::type);
+  return found != std::end(kGuestFrames) ? found : nullptr;
 }
 
 }  // namespace
@@ -54,11 +71,14 @@ Result<std::optional<Frame>> FrameDecoder::next() {
     return std::nullopt;
   }
   std::memcpy(&header, bytes.data(), sizeof header);
-  const auto limit = max_payload(header.type);
-  if (!limit || header.length > *limit) {
-    return fail(
-        "the guest sent a frame of type {} with {} bytes, which the exec protocol does not have",
-        header.type, header.length);
+  const GuestFrame* known = find(header.type);
+  if (known == nullptr || (known->connections & on(connection_)) == 0) {
+    return fail("the guest sent a frame of type {}, which has no place on this connection",
+                header.type);
+  }
+  if (header.length < known->min || header.length > known->max) {
+    return fail("the guest sent a {} of {} bytes, which is outside {} to {}", known->name,
+                header.length, known->min, known->max);
   }
   if (bytes.size() - sizeof header < header.length) {
     return std::nullopt;
@@ -67,50 +87,19 @@ Result<std::optional<Frame>> FrameDecoder::next() {
   return Frame{header.type, bytes.subspan(sizeof header, header.length)};
 }
 
+std::string_view frame_name(std::uint32_t type) {
+  const GuestFrame* known = find(type);
+  return known != nullptr ? known->name : "frame of an unknown type";
+}
+
 std::vector<std::byte> encode_frame(std::uint32_t type, std::span<const std::byte> payload) {
+  const msb_frame_header header{type, static_cast<std::uint32_t>(payload.size())};
+  const auto head = std::as_bytes(std::span(&header, 1));
   std::vector<std::byte> frame;
-  frame.reserve(sizeof(msb_frame_header) + payload.size());
-  append(frame, msb_frame_header{type, static_cast<std::uint32_t>(payload.size())});
+  frame.reserve(head.size() + payload.size());
+  frame.insert(frame.end(), head.begin(), head.end());
   frame.insert(frame.end(), payload.begin(), payload.end());
   return frame;
-}
-
-Result<std::vector<std::byte>> encode_start(const ProcessSpec& spec) {
-  const auto has_nul = [](const std::string& text) { return text.find('\0') != std::string::npos; };
-  if (std::ranges::any_of(spec.arguments, has_nul) ||
-      std::ranges::any_of(spec.environment, has_nul) || has_nul(spec.directory)) {
-    return fail("the command, its environment or its directory contains a NUL byte");
-  }
-  if (spec.arguments.empty()) {
-    return fail("there is no command to run");
-  }
-  if (!spec.directory.starts_with('/')) {
-    return fail("the working directory \"{}\" is not absolute", spec.directory);
-  }
-  std::vector<std::byte> payload;
-  append(payload, msb_start{.flags = MSB_START_CREATE_DIRECTORY,
-                            .user = spec.user,
-                            .group = spec.group,
-                            .arguments = static_cast<std::uint32_t>(spec.arguments.size()),
-                            .variables = static_cast<std::uint32_t>(spec.environment.size()),
-                            .reserved = 0});
-  append_string(payload, spec.directory);
-  for (const auto& text : spec.arguments) {
-    append_string(payload, text);
-  }
-  for (const auto& text : spec.environment) {
-    append_string(payload, text);
-  }
-  if (payload.size() > MSB_MAX_START) {
-    return fail("the command and its environment take {} bytes; the limit is {}", payload.size(),
-                MSB_MAX_START);
-  }
-  return encode_frame(MSB_START, payload);
-}
-
-std::vector<std::byte> encode_signal(std::uint32_t process, std::uint32_t signal) {
-  const msb_signal payload{process, signal};
-  return encode_frame(MSB_SIGNAL, std::as_bytes(std::span(&payload, 1)));
 }
 
 }  // namespace msb::protocol

@@ -4,30 +4,39 @@
 #include <doctest/doctest.h>
 
 #include <random>
+#include <set>
 #include <string>
 #include <string_view>
 
 #include "protocol/msb_exec.h"
+#include "protocol/quote.hpp"
+#include "protocol/testing/wire.hpp"
 
 namespace msb::protocol {
 namespace {
 
-std::span<const std::byte> bytes_of(std::string_view text) {
-  return std::as_bytes(std::span(text));
-}
+using testing::bytes_of;
+using testing::text_of;
 
-std::string text_of(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+constexpr Connection kAll[] = {Connection::kControl, Connection::kProcess, Connection::kRequest,
+                               Connection::kFiles, Connection::kTunnel};
+
+// Whether a header is let through, on what connection.
+bool allows(Connection connection, std::uint32_t type, std::uint32_t length) {
+  const msb_frame_header header{type, length};
+  FrameDecoder decoder(connection);
+  decoder.feed(std::as_bytes(std::span(&header, 1)));
+  return decoder.next().has_value();
 }
 
 TEST_CASE("frames come out as they went in, wherever the stream is cut") {
   std::vector<std::byte> stream;
-  for (const std::string_view text : {"one", "", "three"}) {
+  for (const std::string_view text : {"one", "2", "three"}) {
     const auto frame = encode_frame(MSB_STDOUT, bytes_of(text));
     stream.insert(stream.end(), frame.begin(), frame.end());
   }
   for (std::size_t cut = 0; cut <= stream.size(); ++cut) {
-    FrameDecoder decoder;
+    FrameDecoder decoder(Connection::kProcess);
     std::vector<std::string> texts;
     for (const auto part : {std::span(stream).first(cut), std::span(stream).subspan(cut)}) {
       decoder.feed(part);
@@ -36,43 +45,85 @@ TEST_CASE("frames come out as they went in, wherever the stream is cut") {
         texts.push_back(text_of((*frame)->payload));
       }
     }
-    CHECK(texts == std::vector<std::string>{"one", "", "three"});
+    CHECK(texts == std::vector<std::string>{"one", "2", "three"});
+    CHECK(decoder.at_boundary());
   }
 }
 
-TEST_CASE("types that a guest does not send are refused") {
-  for (const std::uint32_t type :
-       {0u, 4u, static_cast<unsigned>(MSB_SIGNAL), static_cast<unsigned>(MSB_START),
-        static_cast<unsigned>(MSB_STDIN), 53u, ~0u}) {
-    FrameDecoder decoder;
-    decoder.feed(encode_frame(type, {}));
-    CHECK_FALSE(decoder.next());
-    CHECK_FALSE(decoder.next());
+TEST_CASE("each connection takes the types that the protocol gives it and no other") {
+  const std::set<std::pair<std::uint32_t, Connection>> allowed = {
+      {MSB_HELLO, Connection::kControl},    {MSB_FAILED, Connection::kControl},
+      {MSB_BYE, Connection::kControl},      {MSB_STARTED, Connection::kProcess},
+      {MSB_REFUSED, Connection::kProcess},  {MSB_REFUSED, Connection::kRequest},
+      {MSB_REFUSED, Connection::kFiles},    {MSB_REFUSED, Connection::kTunnel},
+      {MSB_STDOUT, Connection::kProcess},   {MSB_STDERR, Connection::kProcess},
+      {MSB_EXITED, Connection::kProcess},   {MSB_EXITED, Connection::kRequest},
+      {MSB_CHANNEL, Connection::kProcess},  {MSB_ATTACHED, Connection::kProcess},
+      {MSB_DETACHED, Connection::kProcess}, {MSB_DONE, Connection::kRequest},
+      {MSB_DONE, Connection::kFiles},       {MSB_DONE, Connection::kTunnel},
+      {MSB_PONG, Connection::kRequest},     {MSB_PROCESS, Connection::kRequest},
+      {MSB_MEASURED, Connection::kRequest}, {MSB_LISTENER, Connection::kRequest},
+      {MSB_FILE_DATA, Connection::kFiles},  {MSB_FILE_ENTRY, Connection::kFiles}};
+  for (const Connection connection : kAll) {
+    for (std::uint32_t type = 0; type < 300; ++type) {
+      bool any = false;
+      for (std::uint32_t length = 0; length <= 256 && !any; ++length) {
+        any = allows(connection, type, length);
+      }
+      CAPTURE(type);
+      CHECK(any == allowed.contains({type, connection}));
+    }
+    CHECK_FALSE(allows(connection, ~0U, 0));
   }
 }
 
-TEST_CASE("a length beyond the limit of its type is refused before the payload comes") {
-  const auto refused = [](std::uint32_t type, std::uint32_t length) {
-    const msb_frame_header header{type, length};
-    FrameDecoder decoder;
-    decoder.feed(std::as_bytes(std::span(&header, 1)));
-    return !decoder.next().has_value();
+TEST_CASE("a length outside its type's bounds is refused before the payload comes") {
+  const auto bounds = [](Connection connection, std::uint32_t type, std::uint32_t min,
+                         std::uint32_t max) {
+    CAPTURE(type);
+    CHECK(allows(connection, type, min));
+    CHECK(allows(connection, type, max));
+    CHECK_FALSE(allows(connection, type, max + 1));
+    CHECK_FALSE(allows(connection, type, ~0U));
+    if (min > 0) {
+      CHECK_FALSE(allows(connection, type, min - 1));
+    }
   };
-  CHECK_FALSE(refused(MSB_STDOUT, MSB_MAX_DATA));
-  CHECK(refused(MSB_STDOUT, MSB_MAX_DATA + 1));
-  CHECK_FALSE(refused(MSB_EXITED, MSB_MAX_SMALL));
-  CHECK(refused(MSB_EXITED, MSB_MAX_SMALL + 1));
-  CHECK(refused(MSB_HELLO, ~0u));
+  bounds(Connection::kControl, MSB_HELLO, 16, 16);
+  bounds(Connection::kControl, MSB_FAILED, 8, 1024);
+  bounds(Connection::kControl, MSB_BYE, 4, 4);
+  bounds(Connection::kProcess, MSB_STARTED, 8, 8);
+  bounds(Connection::kProcess, MSB_STDOUT, 1, 65'536);
+  bounds(Connection::kProcess, MSB_STDERR, 1, 65'536);
+  bounds(Connection::kProcess, MSB_CHANNEL, 1, 65'536);
+  bounds(Connection::kProcess, MSB_EXITED, 64, 1024);
+  bounds(Connection::kProcess, MSB_ATTACHED, 56, 56);
+  bounds(Connection::kProcess, MSB_DETACHED, 0, 0);
+  bounds(Connection::kRequest, MSB_DONE, 8, 8);
+  bounds(Connection::kRequest, MSB_PONG, 0, 1024);
+  bounds(Connection::kRequest, MSB_PROCESS, 82, 1024);
+  bounds(Connection::kRequest, MSB_MEASURED, 144, 144);
+  bounds(Connection::kRequest, MSB_LISTENER, 24, 24);
+  bounds(Connection::kFiles, MSB_FILE_DATA, 1, 65'536);
+  bounds(Connection::kFiles, MSB_FILE_ENTRY, 66, 16'384);
 }
 
-TEST_CASE("random bytes never make the decoder keep more than one frame") {
+TEST_CASE("a refused stream stays refused") {
+  FrameDecoder decoder(Connection::kProcess);
+  decoder.feed(encode_frame(MSB_STDIN, {}));
+  CHECK_FALSE(decoder.next());
+  decoder.feed(encode_frame(MSB_STDOUT, bytes_of("x")));
+  CHECK_FALSE(decoder.next());
+}
+
+TEST_CASE("random bytes give no frame that is larger than they are") {
   std::mt19937 random(1);
   for (int round = 0; round < 1000; ++round) {
     std::vector<std::byte> bytes(random() % 64);
     for (std::byte& byte : bytes) {
       byte = static_cast<std::byte>(random());
     }
-    FrameDecoder decoder;
+    FrameDecoder decoder(kAll[random() % 5]);
     decoder.feed(bytes);
     for (auto frame = decoder.next(); frame && *frame; frame = decoder.next()) {
       CHECK((*frame)->payload.size() <= bytes.size());
@@ -80,56 +131,10 @@ TEST_CASE("random bytes never make the decoder keep more than one frame") {
   }
 }
 
-TEST_CASE("a payload shorter than its structure gives nothing") {
-  const auto frame = encode_frame(MSB_EXITED, bytes_of("short"));
-  FrameDecoder decoder;
-  decoder.feed(frame);
-  const auto decoded = decoder.next();
-  REQUIRE(decoded);
-  REQUIRE(*decoded);
-  CHECK_FALSE(payload_as<msb_exited>(**decoded));
-}
-
-TEST_CASE("START carries directory, arguments and environment in order") {
-  ProcessSpec spec;
-  spec.arguments = {"echo", "", "two words"};
-  spec.environment = {"A=1"};
-  spec.directory = "/work";
-  spec.user = 1000;
-  spec.group = 100;
-  const auto frame = encode_start(spec);
-  REQUIRE(frame);
-  const std::string text = text_of(*frame);
-  msb_frame_header header{};
-  msb_start start{};
-  std::memcpy(&header, text.data(), sizeof header);
-  std::memcpy(&start, text.data() + sizeof header, sizeof start);
-  CHECK(header.type == MSB_START);
-  CHECK(header.length == text.size() - sizeof header);
-  CHECK(start.user == 1000);
-  CHECK(start.group == 100);
-  CHECK(start.arguments == 3);
-  CHECK(start.variables == 1);
-  CHECK(text.substr(sizeof header + sizeof start) ==
-        std::string("/work\0echo\0\0two words\0A=1\0", 26));
-}
-
-TEST_CASE("a START that the guest would refuse is refused here") {
-  ProcessSpec good;
-  good.arguments = {"true"};
-  CHECK(encode_start(good));
-  ProcessSpec spec = good;
-  spec.arguments.clear();
-  CHECK_FALSE(encode_start(spec));
-  spec = good;
-  spec.arguments.emplace_back("a\0b", 3);
-  CHECK_FALSE(encode_start(spec));
-  spec = good;
-  spec.directory = "relative";
-  CHECK_FALSE(encode_start(spec));
-  spec = good;
-  spec.environment.emplace_back(MSB_MAX_START, 'x');
-  CHECK_FALSE(encode_start(spec));
+TEST_CASE("a guest's text is one printable line, whatever it holds") {
+  CHECK(quote("plain text ~") == "plain text ~");
+  CHECK(quote(std::string_view("\x1b[2J\r\n\0\x7f\xff", 9)) == "?[2J?????");
+  CHECK(quote(std::string(1000, 'x')).size() == 300);
 }
 
 }  // namespace

@@ -9,13 +9,14 @@ import subprocess
 import time
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 MSB_VMM = REPOSITORY / "build/release/bin/msb-vmm"
 IMAGES = REPOSITORY / "build/images"
 BASE = f"{IMAGES}:base"
 PYTHON = f"{IMAGES}:python"
-TIMEOUT = 150  # seconds; no single run may take longer, even in the emulated host
+TIMEOUT = 90  # seconds; no single run may take longer, even in the emulated host
 
 
 class Vmm:
@@ -50,7 +51,7 @@ def read_output(process, size, seconds=60):
         ready, _, _ = select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))
         if not ready:
             process.kill()
-            raise AssertionError(f"only {data!r} within {seconds} s; standard error: {process.stderr.read()!r}")
+            raise subprocess.TimeoutExpired(process.args, seconds, data, process.stderr.read())
         piece = os.read(process.stdout.fileno(), size - len(data))
         assert piece, f"only {data!r}, then the end; standard error: {process.stderr.read()!r}"
         data += piece
@@ -103,3 +104,34 @@ def message(result):
     lines = result.stderr.decode().splitlines()
     assert len(lines) == 1 and lines[0].startswith("msb-vmm: "), result.stderr
     return lines[0].removeprefix("msb-vmm: ")
+
+
+HUNG = []  # (test, what was said), where a guest did not answer and the test ran once more
+
+
+def pytest_runtest_protocol(item, nextitem):
+    """In the emulated host, a test in which nothing happened any more runs once more, and the summary says so.
+
+    About one guest in some hundreds stops there with its processor halted and nothing pending. QEMU's translator is known to
+    run stale code now and then where kernels patch themselves (scripts/emulated-host.d/init.c). Only a time that was up
+    counts: a wrong answer fails at once, and so does a second silence. On real KVM nothing is repeated.
+    """
+    if "MSB_EMULATED_HOST" not in os.environ:
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    silent = [str(report.longrepr) for report in reports if report.failed
+              and any(word in str(report.longrepr) for word in ("TimeoutExpired", "TimeoutError"))]
+    if silent:
+        HUNG.append((item.nodeid, silent[0].splitlines()[-1]))
+        item._initrequest()  # fresh fixtures, as a first run has them
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def pytest_terminal_summary(terminalreporter):
+    for test, what in HUNG:
+        terminalreporter.write_line(f"a guest went silent, so it ran once more: {test}: {what[:200]}")

@@ -43,9 +43,9 @@ def test_impossible_arguments_are_refused(vmm, arguments, words):
 
 @needs_kvm
 @pytest.mark.parametrize("options, words", [
-    (["--user", "root"], ["root", "numeric"]),
-    (["--user", "4294967295"], ["4294967295"]),
-    (["--user", "1:"], ["1:"]),
+    (["--socket", "/nonexistent/s"], ["/nonexistent/s", "No such file"]),
+    (["--socket", "/etc/passwd"], ["/etc/passwd", "is not a socket"]),
+    (["--socket", "/tmp/" + "x" * 200], ["too long"]),
     (["--env", "=x"], ["=x"]),
     (["--workdir", "relative"], ["relative", "absolute"]),
     (["--kernel", "/nonexistent/vmlinux"], ["/nonexistent/vmlinux", "No such file"]),

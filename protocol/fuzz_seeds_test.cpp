@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// The fuzz target's seeds, and small changes to them, in every run of the tests.
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <vector>
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
+
+TEST_CASE("the decoder stands every seed, and every seed with some bytes changed") {
+  std::mt19937 random(1);
+  std::size_t seeds = 0;
+  for (const auto& file : std::filesystem::directory_iterator(MSB_CORPUS "/guest-frames")) {
+    std::ifstream stream(file.path(), std::ios::binary);
+    const std::vector<std::uint8_t> seed{std::istreambuf_iterator<char>(stream), {}};
+    REQUIRE_FALSE(seed.empty());
+    CHECK(LLVMFuzzerTestOneInput(seed.data(), seed.size()) == 0);
+    for (int round = 0; round < 2000; ++round) {
+      auto changed = seed;
+      for (std::uint32_t i = random() % 4 + 1; i > 0; --i) {
+        changed[random() % changed.size()] = static_cast<std::uint8_t>(random());
+      }
+      changed.resize(changed.size() - random() % 3);
+      LLVMFuzzerTestOneInput(changed.data(), changed.size());
+    }
+    ++seeds;
+  }
+  CHECK(seeds >= 5);
+}

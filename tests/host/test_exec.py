@@ -1,0 +1,590 @@
+# SPDX-License-Identifier: Apache-2.0
+"""msb-vmm exec, attach, ps and kill against an agent that is scripted here, byte by byte, and at times hostile."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import termios
+import threading
+
+import pytest
+from conftest import MSB_VMM, message, wait_until
+
+START, ATTACH, STDIN, STARTED, REFUSED, STDOUT, STDERR, EXITED, ATTACHED = 32, 33, 34, 48, 49, 50, 51, 52, 54
+DETACHED, SIGNAL, RESIZE, LIST, METRICS, DONE, PROCESS, MEASURED = 55, 65, 66, 67, 70, 96, 98, 99
+KEEP, TERMINAL, NO_STDIN = 2, 4, 16
+END = 2**64 - 1
+SECONDS = 60
+
+
+def frame(kind, payload=b""):
+    return struct.pack("<II", kind, len(payload)) + payload
+
+
+def started(process=7):
+    return frame(STARTED, struct.pack("<II", process, 2))
+
+
+def exited(value=0, kind=1, flags=0, process=7, out=0, err=0):
+    return frame(EXITED, struct.pack("<IIII3Q3Q", kind, value, flags, process, 1, 2, 3, out, err, 0))
+
+
+def refused(stage, code, text):
+    return frame(REFUSED, struct.pack("<II", stage, code) + text)
+
+
+def done(value=0):
+    return frame(DONE, struct.pack("<Q", value))
+
+
+class Connection:
+    """One connection to the agent, after its greeting."""
+
+    def __init__(self, stream):
+        self.stream = stream
+        stream.settimeout(SECONDS)
+
+    def read(self, size):
+        data = b""
+        while len(data) < size:
+            piece = self.stream.recv(size - len(data))
+            if not piece:
+                return None
+            data += piece
+        return data
+
+    def frame(self):
+        """The next frame as (type, payload); None at the end."""
+        header = self.read(8)
+        if header is None:
+            return None
+        kind, length = struct.unpack("<II", header)
+        return kind, self.read(length)
+
+    def say(self, *frames):
+        self.stream.sendall(b"".join(frames))
+
+    def wait_for_end(self):
+        while self.frame() is not None:
+            pass
+
+
+class Agent:
+    """Serves a sandbox's socket; `script` gets each connection with its first frame."""
+
+    def __init__(self, path, script, greeting=b"OK 1073741824\n"):
+        self.path = path
+        self.script = script
+        self.greeting = greeting
+        self.seen = []
+        self.errors = []
+        self.server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.server.bind(path)
+        self.server.listen()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                stream = self.server.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=[stream], daemon=True).start()
+
+    def serve(self, stream):
+        try:
+            with stream:
+                connection = Connection(stream)
+                assert connection.read(13) == b"CONNECT 1025\n"
+                connection.say(self.greeting)
+                first = connection.frame()
+                while first is not None:
+                    self.seen.append(first)
+                    if self.script(self, connection, *first) is None:
+                        break
+                    first = connection.frame()
+        except OSError:
+            pass  # the program went away, which some tests have it do
+        except Exception as error:  # pylint: disable=broad-except
+            self.errors.append(error)
+
+    def close(self):
+        # Closing alone would not wake the thread that waits in accept().
+        with contextlib.suppress(OSError):
+            self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+        assert not self.errors
+
+
+@pytest.fixture
+def agent():
+    agents = []
+    with tempfile.TemporaryDirectory(prefix="exec-") as directory:
+
+        def make(script, **options):
+            agents.append(Agent(f"{directory}/s", script, **options))
+            return agents[-1]
+
+        yield make
+        for each in agents:
+            each.close()
+
+
+def start_fields(payload):
+    names = ("flags", "arguments", "variables", "groups", "limits", "umask", "timeout_ms", "keep", "rows", "columns")
+    fields = dict(zip(names, struct.unpack_from("<8IHH", payload)))
+    strings = payload[40 + 24 * fields["limits"]:].split(b"\0")
+    assert strings.pop() == b""
+    fields["limit"] = [struct.unpack_from("<IIQQ", payload, 40 + 24 * i) for i in range(fields["limits"])]
+    fields["label"], fields["user"], fields["directory"] = strings[:3]
+    fields["group_names"] = strings[3:3 + fields["groups"]]
+    rest = strings[3 + fields["groups"]:]
+    fields["command"] = rest[:fields["arguments"]]
+    fields["environment"] = rest[fields["arguments"]:]
+    return fields
+
+
+def answering(*frames):
+    """A script for one process: these frames, then whatever the program does until it closes."""
+    def script(_, connection, kind, __):
+        assert kind in (START, ATTACH)
+        connection.say(*frames)
+        connection.wait_for_end()
+    return script
+
+
+def test_streams_and_status_pass_through_and_options_arrive(vmm, agent):
+    def script(_, connection, kind, __):
+        assert kind == START
+        connection.say(started())
+        data = b""
+        while True:
+            kind, payload = connection.frame()
+            assert kind == STDIN
+            if not payload:
+                break
+            data += payload
+        connection.say(frame(STDOUT, data[::-1]), frame(STDERR, b"error"), exited(42, out=len(data), err=5))
+
+    one = agent(script)
+    result = vmm("exec", one.path, "-e", "A=1 = x", "-w", "/work", "-u", "me:us", "--group", "audio", "--group", "44",
+                 "--ulimit", "nofile=10:20", "--umask", "027", "--timeout", "5", "--label", "a label",
+                 "--", "cat", "-e", "--", "x", stdin=b"some input")
+    assert (result.returncode, result.stdout, result.stderr) == (42, b"tupni emos", b"error")
+    fields = start_fields(one.seen[0][1])
+    assert fields["command"] == [b"cat", b"-e", b"--", b"x"]
+    assert b"A=1 = x" in fields["environment"]
+    assert any(each.startswith(b"PATH=") for each in fields["environment"])
+    assert (fields["directory"], fields["user"], fields["label"]) == (b"/work", b"me:us", b"a label")
+    assert fields["group_names"] == [b"audio", b"44"]
+    assert fields["limit"] == [(7, 0, 10, 20)]
+    assert (fields["umask"], fields["timeout_ms"], fields["flags"] & (KEEP | TERMINAL | NO_STDIN)) == (0o27, 5000, 0)
+
+
+def test_much_of_both_directions_passes_through(vmm, agent):
+    size = 5_000_000
+
+    def script(_, connection, __, ___):
+        connection.say(started())
+        while True:
+            _, payload = connection.frame()
+            if not payload:
+                break
+            connection.say(frame(STDOUT, payload))
+        connection.say(exited(0, out=size))
+
+    data = os.urandom(size)
+    result = vmm("exec", agent(script).path, "--", "cat", stdin=data)
+    assert result.stdout == data
+    assert result.returncode == 0
+
+
+@pytest.mark.parametrize("frames, status, words", [
+    ([started(), exited(9, kind=2)], 137, []),
+    ([started(), exited(9, kind=2, flags=1)], 137, ["ran out of memory"]),
+    ([started(), exited(9, kind=2, flags=4)], 124, ["time was over"]),
+    ([refused(6, 2, b"there is no program x")], 127, ["there is no program x"]),
+    ([refused(6, 13, b"not executable")], 126, ["not executable"]),
+    ([refused(5, 0, b"no user \x1b[31mmallory")], 126, ["no user ?[31mmallory"]),
+    ([refused(3, 12, b"no memory")], 125, ["no memory"]),
+    # hostile from here on
+    ([frame(STDOUT, b"x")], 125, ["STDOUT", "out of place"]),
+    ([started(0)], 125, ["STARTED"]),
+    ([started(), frame(STDOUT, b""), exited()], 125, ["STDOUT of 0 bytes"]),
+    ([started(), exited(out=1)], 125, ["1 bytes were written where 0 came"]),
+    ([started(), exited(process=8)], 125, ["process 8 instead of 7"]),
+    ([started(), exited(256)], 125, ["EXITED"]),
+    ([frame(DONE, b"\0" * 8)], 125, ["no place"]),
+    ([frame(1234)], 125, ["type 1234"]),
+    ([struct.pack("<II", STDOUT, 2**32 - 1)], 125, ["STDOUT of 4294967295 bytes"]),
+])
+def test_ends_and_refusals_have_the_statuses_of_container_engines(vmm, agent, frames, status, words):
+    result = vmm("exec", agent(answering(*frames)).path, "--", "x")
+    assert result.returncode == status
+    if words:
+        text = message(result)
+        for word in words:
+            assert word in text
+    else:
+        assert result.stderr == b""
+
+
+def test_a_sandbox_that_ends_meanwhile_is_told(vmm, agent):
+    def script(_, connection, __, ___):
+        connection.say(started())
+
+    result = vmm("exec", agent(script).path, "--", "x")
+    assert result.returncode == 125
+    assert "closed the connection before the process had ended" in message(result)
+
+
+@pytest.mark.parametrize("greeting, words", [
+    (b"", "has ended"),
+    (b"HTTP/1.1 400 Bad Request\r\n", "not a microsandbox socket"),
+    (b"OK\n", "not a microsandbox socket"),
+])
+@pytest.mark.parametrize("command", [["exec", "--", "x"], ["ps"], ["kill", "1"], ["attach", "1"]])
+def test_what_answers_with_something_else_is_told_apart(vmm, agent, greeting, words, command):
+    def script(_, __, ___, ____):
+        return None
+
+    one = agent(script, greeting=greeting)
+    result = vmm(command[0], one.path, *command[1:])
+    assert result.returncode == 125
+    assert words in message(result)
+
+
+@pytest.mark.parametrize("command", [["exec", "--", "x"], ["ps"], ["kill", "1"], ["attach", "1"]])
+def test_sockets_that_cannot_be_connected_to_are_told_apart(vmm, command):
+    with tempfile.TemporaryDirectory(prefix="exec-") as directory:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+            dead.bind(f"{directory}/dead")
+        for name, words in [("missing", "there is no sandbox at"), ("dead", "nobody listens at"),
+                            (".", "is not a socket")]:
+            result = vmm(command[0], f"{directory}/{name}", *command[1:])
+            assert result.returncode == 125
+            assert words in message(result)
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--ulimit", "files=1"], "files=1"),
+    (["--umask", "9"], "umask"),
+    (["--timeout", "0"], "timeout"),
+    (["--tty", "--no-stdin"], "exclude"),
+    (["-e", "=x"], "no name"),
+])
+def test_impossible_options_are_refused(vmm, options, words):
+    result = vmm("exec", "/nonexistent", *options, "--", "x")
+    assert result.returncode == 125
+    assert words in message(result)
+
+
+def running(script_of_requests):
+    """A script: a process that writes "ready" and runs; requests go to the function."""
+    state = {"process": None}
+
+    def script(one, connection, kind, payload):
+        if kind in (START, ATTACH):
+            state["process"] = connection
+            if kind == START:
+                connection.say(started(), frame(STDOUT, b"ready"))
+            else:
+                connection.say(frame(ATTACHED, struct.pack("<II3QQQII", 7, 2, 0, 0, 0, 0, 0, 0, 0)),
+                               frame(STDOUT, b"ready"))
+            connection.wait_for_end()
+            one.seen.append("closed")
+            return None
+        return script_of_requests(state, connection, kind, payload)
+
+    script.state = state
+    return script
+
+
+def test_signals_go_to_the_process_over_a_connection_of_their_own(vmm, agent):
+    def requests(state, connection, kind, payload):
+        assert kind == SIGNAL
+        connection.say(done())
+        if struct.unpack("<III", payload) == (7, signal.SIGTERM, 0):
+            state["process"].say(exited(5, out=5))
+        return True
+
+    one = agent(running(requests))
+    process = vmm.start("exec", one.path, "--", "x")
+    assert process.stdout.read(5) == b"ready"
+    process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: (SIGNAL, struct.pack("<III", 7, signal.SIGUSR1, 0)) in one.seen, "the signal arrives", SECONDS)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, output, errors) == (5, b"", b"")
+
+
+@pytest.mark.parametrize("options, words", [([], "was ended after three interrupts"),
+                                            (["--keep", "100"], "let go of the process")])
+def test_three_interrupts_end_the_waiting(vmm, agent, options, words):
+    def requests(_, connection, __, ___):
+        connection.say(done())
+        return True
+
+    one = agent(running(requests))
+    process = vmm.start("exec", one.path, *options, "--", "x")
+    assert process.stdout.read(5) == b"ready"
+    for count in (1, 2):
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda count=count: one.seen.count((SIGNAL, struct.pack("<III", 7, signal.SIGINT, 0))) == count,
+                   "the interrupt arrives", SECONDS)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + signal.SIGINT
+    assert words in errors.decode()
+    wait_until(lambda: "closed" in one.seen, "the connection is closed", SECONDS)
+
+
+def test_a_detached_process_is_kept_and_its_id_printed(vmm, agent):
+    one = agent(answering(started(4711)))
+    result = vmm("exec", one.path, "-d", "--", "server")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"4711\n", b"")
+    fields = start_fields(one.seen[0][1])
+    assert fields["flags"] & (KEEP | NO_STDIN) == KEEP | NO_STDIN
+    result = vmm("exec", one.path, "-d", "-i", "--keep", "1000", "--", "server")
+    assert result.returncode == 0
+    fields = start_fields(one.seen[1][1])
+    assert (fields["flags"] & (KEEP | NO_STDIN), fields["keep"]) == (KEEP, 1000)
+
+
+def test_a_detached_process_that_is_refused_says_so(vmm, agent):
+    result = vmm("exec", agent(answering(refused(6, 2, b"there is none"))).path, "-d", "--", "x")
+    assert result.returncode == 127
+    assert "there is none" in message(result)
+
+
+def listed(process=7, flags=KEEP, label=b"label", program=b"sh", state=1, attached=0):
+    return frame(PROCESS, struct.pack("<6IQ3Q3Q", process, 2, state, flags, attached, 0, 10**9, 5, 0, 0, 0, 0, 0)
+                 + label + b"\0" + program + b"\0")
+
+
+@pytest.mark.parametrize("options, offset", [([], END), (["--from-start"], 0)])
+def test_attaching_goes_on_with_a_kept_process(vmm, agent, options, offset):
+    def script(_, connection, kind, payload):
+        if kind == LIST:
+            connection.say(listed(), done(1))
+            return True
+        assert (kind, payload) == (ATTACH, struct.pack("<II3Q", 7, 0, offset, offset, offset))
+        connection.say(frame(ATTACHED, struct.pack("<II3QQQII", 7, 2, 100, 0, 0, 0, 0, 0, 0)))
+        assert connection.frame() == (STDIN, b"input")
+        assert connection.frame() == (STDIN, b"")
+        connection.say(frame(STDOUT, b"output"), exited(3, out=106))
+        return None
+
+    result = vmm("attach", agent(script).path, "7", *options, stdin=b"input")
+    assert (result.returncode, result.stdout, result.stderr) == (3, b"output", b"")
+
+
+def test_a_process_without_input_is_attached_to_without_input(vmm, agent):
+    def script(one, connection, kind, _):
+        if kind == LIST:
+            connection.say(listed(flags=KEEP | NO_STDIN), done(1))
+            return True
+        connection.say(frame(ATTACHED, struct.pack("<II3QQQII", 7, 2, 0, 0, 0, 0, 0, 0, 0)), exited(0))
+        one.seen.append(connection.frame())
+        return None
+
+    one = agent(script)
+    assert vmm("attach", one.path, "7", stdin=b"input").returncode == 0
+    wait_until(lambda: None in one.seen, "the connection ends without input", SECONDS)
+
+
+@pytest.mark.parametrize("answer, words", [
+    ([done(0)], "no process 7"),
+    ([listed(flags=0), done(1)], "no process 7"),
+    ([listed(), done(2)], "counts other answers"),
+    ([listed(state=3), done(1)], "malformed PROCESS"),
+])
+def test_what_cannot_be_attached_to_is_told(vmm, agent, answer, words):
+    def script(_, connection, __, ___):
+        connection.say(*answer)
+        return True
+
+    result = vmm("attach", agent(script).path, "7")
+    assert result.returncode == 125
+    assert words in message(result)
+
+
+def test_another_connection_may_take_the_process(vmm, agent):
+    def script(_, connection, kind, __):
+        if kind == LIST:
+            connection.say(listed(), done(1))
+            return True
+        connection.say(frame(ATTACHED, struct.pack("<II3QQQII", 7, 2, 0, 0, 0, 0, 0, 0, 0)), frame(DETACHED))
+        return None
+
+    result = vmm("attach", agent(script).path, "7")
+    assert result.returncode == 125
+    assert "another connection" in message(result)
+
+
+def test_processes_are_listed_in_lines_that_no_guest_can_forge(vmm, agent):
+    def script(_, connection, kind, __):
+        if kind == METRICS:
+            connection.say(frame(MEASURED, struct.pack("<18Q", 62 * 10**9, *range(17))))
+        else:
+            assert kind == LIST
+            connection.say(listed(attached=1), listed(8, label=b"a\x1b[2J\nb", program=b"\xff", state=2), done(2))
+        return True
+
+    result = vmm("ps", agent(script).path)
+    assert result.returncode == 0
+    lines = [line.split() for line in result.stdout.decode("ascii").splitlines()]
+    assert lines == [["ID", "PID", "STATE", "AGE", "LABEL", "PROGRAM"], ["7", "2", "attached", "61s", "label", "sh"],
+                     ["8", "2", "ended", "61s", "a?[2J?b", "?"]]
+
+
+def test_kill_sends_any_signal_by_name(vmm, agent):
+    def script(_, connection, kind, payload):
+        assert kind == SIGNAL
+        if struct.unpack("<III", payload)[0] == 9:
+            connection.say(refused(7, 0, b"there is no process 9"))
+        else:
+            connection.say(done())
+        return True
+
+    one = agent(script)
+    assert vmm("kill", one.path, "7").returncode == 0
+    assert vmm("kill", one.path, "7", "--signal", "SIGKILL", "-g").returncode == 0
+    assert [struct.unpack("<III", payload) for _, payload in one.seen] == [(7, 15, 0), (7, 9, 1)]
+    result = vmm("kill", one.path, "9")
+    assert result.returncode == 125
+    assert "there is no process 9" in message(result)
+    assert vmm("kill", one.path, "7", "--signal", "NOTHING").returncode == 125
+
+
+class Terminal:
+    """msb-vmm on a terminal of its own."""
+
+    def __init__(self, vmm, *arguments):
+        self.ours, self.theirs = pty.openpty()
+        self.resize(30, 100)
+        self.before = termios.tcgetattr(self.theirs)
+        environment = dict(vmm.environment, TERM="vt100")
+        self.process = subprocess.Popen([MSB_VMM, *arguments], stdin=self.theirs, stdout=self.theirs,
+                                        stderr=subprocess.PIPE, env=environment)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+        os.close(self.ours)
+        os.close(self.theirs)
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("<HHHH", rows, columns, 0, 0))
+
+    def raw(self):
+        return termios.tcgetattr(self.theirs)[3] & (termios.ICANON | termios.ECHO | termios.ISIG) == 0
+
+    def restored(self):
+        return termios.tcgetattr(self.theirs) == self.before
+
+    def wait(self):
+        errors = self.process.communicate(timeout=SECONDS)[1]
+        return self.process.returncode, errors.decode()
+
+
+def accepting(_, connection, __, ___):
+    connection.say(done())
+    return True
+
+
+def test_a_terminal_is_raw_while_the_process_runs_and_follows_its_size(vmm, agent):
+    typed = []
+
+    def script(one, connection, kind, _):
+        if kind != START:
+            connection.say(done())
+            return True
+        connection.say(started())
+        while not b"".join(typed).endswith(b"q"):
+            typed.append(connection.frame()[1])
+        connection.say(exited(7))
+        connection.wait_for_end()
+        one.seen.append("closed")
+        return None
+
+    one = agent(script)
+    with Terminal(vmm, "exec", one.path, "-t", "--", "sh") as terminal:
+        wait_until(terminal.raw, "the terminal is raw", SECONDS)
+        terminal.resize(50, 132)
+        terminal.process.send_signal(signal.SIGWINCH)
+        wait_until(lambda: (RESIZE, struct.pack("<IHH", 7, 50, 132)) in one.seen, "the new size arrives", SECONDS)
+        os.write(terminal.ours, b"\x03\x10\x11q")  # all of them are the process's: it is not kept
+        assert terminal.wait() == (7, "")
+        assert terminal.restored()
+    fields = start_fields(one.seen[0][1])
+    assert (fields["flags"] & TERMINAL, fields["rows"], fields["columns"]) == (TERMINAL, 30, 100)
+    assert b"TERM=vt100" in fields["environment"]
+    assert b"".join(typed) == b"\x03\x10\x11q"
+
+
+@pytest.mark.parametrize("how", ["refused", "hostile", "vanishes", "interrupts", "SIGTERM", "SIGABRT"])
+def test_a_terminal_is_restored_however_it_ends(vmm, agent, how):
+    def requests(state, connection, kind, payload):
+        connection.say(done())
+        if kind == SIGNAL and struct.unpack("<III", payload)[1] == signal.SIGTERM:
+            state["process"].say(exited(15, kind=2, out=5))
+        return True
+
+    one = agent(answering(refused(6, 2, b"none")) if how == "refused" else running(requests))
+    with Terminal(vmm, "exec", one.path, "-t", "--", "sh") as terminal:
+        if how != "refused":
+            wait_until(terminal.raw, "the terminal is raw", SECONDS)
+        if how == "hostile":
+            one.script.state["process"].say(frame(STDERR, b"a terminal has none"))
+        elif how == "vanishes":
+            one.script.state["process"].stream.shutdown(socket.SHUT_RDWR)
+        elif how == "interrupts":
+            for count in (1, 2, 3):
+                terminal.process.send_signal(signal.SIGINT)
+                if count < 3:
+                    wait_until(lambda count=count: sum(each[0] == SIGNAL for each in one.seen) == count,
+                               "the interrupt arrives", SECONDS)
+        elif how.startswith("SIG"):
+            terminal.process.send_signal(getattr(signal, how))
+        status, _ = terminal.wait()
+        assert status == {"refused": 127, "interrupts": 130, "SIGTERM": 143, "SIGABRT": -signal.SIGABRT}.get(how, 125)
+        assert terminal.restored()
+
+
+def test_detach_keys_let_go_of_a_kept_process(vmm, agent):
+    one = agent(running(accepting))
+    with Terminal(vmm, "exec", one.path, "-t", "--keep", "0", "--", "sh") as terminal:
+        wait_until(terminal.raw, "the terminal is raw", SECONDS)
+        os.write(terminal.ours, b"\x10")
+        os.write(terminal.ours, b"\x11")
+        assert terminal.wait() == (0, "msb-vmm: detached from process 7\n")
+        assert terminal.restored()
+
+
+def test_attaching_to_a_terminal_makes_this_one_raw_and_sets_the_size(vmm, agent):
+    process = running(accepting)
+
+    def script(one, connection, kind, payload):
+        if kind == LIST:
+            connection.say(listed(flags=KEEP | TERMINAL), done(1))
+            return True
+        return process(one, connection, kind, payload)
+
+    one = agent(script)
+    with Terminal(vmm, "attach", one.path, "7") as terminal:
+        wait_until(terminal.raw, "the terminal is raw", SECONDS)
+        wait_until(lambda: (RESIZE, struct.pack("<IHH", 7, 30, 100)) in one.seen, "the size arrives", SECONDS)
+        os.write(terminal.ours, b"\x10\x11")
+        assert terminal.wait()[0] == 0
+        assert terminal.restored()
