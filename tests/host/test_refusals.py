@@ -11,7 +11,7 @@ import pytest
 from conftest import BASE, IMAGES, message
 
 KVM = pathlib.Path("/dev/kvm")
-needs_kvm = pytest.mark.skipif(not os.access(KVM, os.R_OK | os.W_OK), reason="no permission for /dev/kvm here")
+needs_kvm = pytest.mark.skipif(not os.access(KVM, os.R_OK | os.W_OK), reason="/dev/kvm does not open here")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="hiding /dev/kvm takes root")
 
 
