@@ -524,6 +524,8 @@ class TestJavascript:
         "const process = 1, Buffer = 2, Promise = 3",
     ])
     def test_code_that_breaks_its_interpreter_leaves_a_session(self, javascript, code):
+        if code.startswith("Promise.prototype") and int(javascript.ready["version"].lstrip("v").split(".")[0]) < 20:
+            pytest.skip("Node.js before 20 itself calls the method for every run (docs/interpreters.md)")
         javascript.run("const kept = 1")
         javascript.run(code)
         assert javascript.value("kept") == "1"
