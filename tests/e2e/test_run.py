@@ -39,7 +39,7 @@ def test_arguments_environment_directory_and_user_arrive(vmm):
     script = 'printf "<%s>" "$@"; echo; echo "$A|$B|$HOME"; pwd; id -u; id -g; umask'
     options = ["--env", "A=1 = x", "-e", "B=", "--workdir", "/made/for this", "--user", "1000:100"]
     result = vmm.run("sh", "-c", script, "-", "two words", "", "'quoted'", "new\nline", options=options)
-    assert output(result) == "<two words><><'quoted'><new\nline>\n1 = x||/\n/made/for this\n1000\n100\n0022\n"
+    assert output(result) == "<two words><><'quoted'><new\nline>\n1 = x||/home/user\n/made/for this\n1000\n100\n0022\n"
 
 
 def test_binary_data_passes_through_unchanged(vmm):
@@ -79,7 +79,7 @@ def test_running_out_of_memory_is_told_apart_from_being_killed(vmm):
     hungry = "echo 1 > /proc/sys/vm/overcommit_memory; exec dd if=/dev/zero of=/dev/null bs=200M count=1"
     result = vmm.run("sh", "-c", hungry, options=["--memory", "64"])
     assert result.returncode == 137
-    assert "64 MiB of memory" in message(result)
+    assert "ran out of memory, of which it has 64 MiB" in message(result)
     killed = vmm.run("sh", "-c", "kill -9 $$")
     assert (killed.returncode, killed.stderr) == (137, b"")
 
