@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 from conftest import BASE, IMAGES, message
@@ -79,11 +80,10 @@ def test_images_that_do_not_exist_are_refused_by_name(vmm, tmp_path):
 
 
 @pytest.fixture
-def layout(tmp_path):
-    """A copy of the images, to be damaged."""
-    copy = tmp_path / "layout"
-    shutil.copytree(IMAGES, copy, copy_function=os.link)
-    return copy
+def layout():
+    """A copy of the images, to be damaged: beside them, since it is made of links."""
+    with tempfile.TemporaryDirectory(prefix="damaged-", dir=IMAGES.parent) as directory:
+        yield pathlib.Path(shutil.copytree(IMAGES, pathlib.Path(directory) / "layout", copy_function=os.link))
 
 
 def blob(layout, descriptor):
