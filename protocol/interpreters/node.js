@@ -44,11 +44,15 @@ function complain(text) {
 
 let unsent = Buffer.alloc(0); // an interrupt may stop send() anywhere; the next one goes on from here
 
-function send(message) {
+function queue(message) {
   const body = bytesOf(stringify(message));
   const header = Buffer.alloc(4);
   header.writeUInt32LE(body.length);
   unsent = Buffer.concat([unsent, header, body]);
+}
+
+function send(message) {
+  queue(message);
   while (unsent.length) {
     try {
       unsent = unsent.subarray(writeSync(CHANNEL, unsent));
@@ -242,7 +246,7 @@ function conclude(id, failed, answer) {
       problem = exception ? described(valueOf(exception)) : described(new Error(answer.exceptionDetails.text));
     } else {
       const value = valueOf(answer.result);
-      if (value !== undefined) show('result', id, value);
+      if (value !== undefined) queue(shown('result', id, value)); // goes with what ends the run
     }
   } catch (error) {
     problem = described(error);
@@ -290,7 +294,7 @@ function hidden(name, value) {
 
 hidden('__msb_import', (specifier, options) =>
   import(/^\.{0,2}\//.test(specifier) ? pathToFileURL(resolve(String(specifier))).href : specifier, options));
-hidden('display', (value, type) => show('display', current, value, type));
+hidden('display', (value, type) => send(shown('display', current, value, type)));
 
 class ProcessExit extends Error {
   constructor(status) {
@@ -361,7 +365,7 @@ function withImports(code) {
 
 // ---- What a value looks like.
 
-function show(op, id, value, type) {
+function shown(op, id, value, type) {
   const data = represent(value, type);
   const cut = {};
   let left = DATA_MAX;
@@ -376,7 +380,7 @@ function show(op, id, value, type) {
     }
     left -= kind in data ? byteLength(stringify(data[kind])) + byteLength(stringify(kind)) + 16 : 0;
   }
-  send({ op, id, data, cut });
+  return { op, id, data, cut };
 }
 
 function represent(value, type) {

@@ -73,6 +73,7 @@ class Session:
     shown = ()         # figures that were displayed in this run
     interrupted = False  # before the code of this run began
     deferred = False     # while a message was being written
+    held = b""           # a result: goes with the message that follows it
     trace = profile = None
     main = types.ModuleType("__main__")
 
@@ -126,19 +127,24 @@ def encoded(value):
     return "[%s]" % ",".join([encoded(item) for item in value])
 
 
+def framed(message):
+    body = encoded(message).encode("utf-8")
+    return len(body).to_bytes(4, "little") + body
+
+
 def send(**message):
     """Sends a message, after all output that was written before it."""
     if getpid() != session.pid:
         return  # a child has no part in the conversation
     flush_output()
-    body = encoded(message).encode("utf-8")
-    transmit(len(body).to_bytes(4, "little") + body)
+    transmit(framed(message))
 
 
 def transmit(content):
     """on_interrupt() lets this function finish, for half a message would end the session."""
     with lock:
-        outgoing.append(content)
+        outgoing.append(session.held + content)
+        session.held = b""
         if len(outgoing) > 1:
             return  # called from a finalizer inside this function: the outer call sends it
         try:
@@ -274,9 +280,9 @@ def fit(data):
     return fitting, cut
 
 
-def show(operation, id, value):
+def shown(operation, id, value):
     data, cut = fit(represent(value))
-    send(op=operation, id=id, data=data, cut=cut)
+    return {"op": operation, "id": id, "data": data, "cut": cut}
 
 
 def display(*values):
@@ -284,7 +290,7 @@ def display(*values):
     for value in values:
         if is_figure(value):
             session.shown += (value,)
-        show("display", session.id, value)
+        send(**shown("display", session.id, value))
 
 
 # ---- Figures of matplotlib.
@@ -310,7 +316,7 @@ def show_figures():
         for number in numbers:
             figure = pyplot.figure(number)
             if not any(figure is other for other in session.shown):
-                show("display", session.id, figure)
+                send(**shown("display", session.id, figure))
     finally:
         if numbers:
             pyplot.close("all")
@@ -415,7 +421,7 @@ def run_statements(id, source, name):
     if getpid() == session.pid and value is not None:
         if is_figure(value):
             session.shown += (value,)
-        show("result", id, value)
+        session.held = framed(shown("result", id, value))
 
 
 def remember(name, source):

@@ -9,9 +9,9 @@
 unset MSB_DRIVER PS1 PS2
 __msb_id='' __msb_exit=''
 
-# A message, of less than 256 bytes, after its length: 4 bytes, little-endian.
+# A message, of less than 256 bytes, after its length: 4 bytes, little-endian, the first in octal.
 __msb_send() {
-  command printf "$(\command printf '\\%03o\\000\\000\\000' "${#1}")%s" "$1" >&0
+  command printf "\\$((${#1} >> 6))$((${#1} >> 3 & 7))$((${#1} & 7))\\000\\000\\000%s" "$1" >&0
 }
 
 __msb_hello() {
@@ -24,13 +24,17 @@ __msb_hello() {
 
 # __msb_begin ID CODE: CODE is escaped for printf's %b, for shells can only read lines.
 __msb_begin() {
-  __msb_id=$1 __msb_exit='' __msb_code=$(\command printf '%b' "$2")
+  __msb_id=$1 __msb_exit='' __msb_code=$2
   if [ -n "${BASH_VERSION-}" ]; then
+    command printf -v __msb_code '%b' "$2"
     PROMPT_COMMAND=__msb_prompt PS1='' PS2=''
     command trap - INT
   else
+    case $2 in # a subshell only where it is needed: it takes longer than all the rest
+      *\\*) __msb_code=$(\command printf '%b' "$2") ;;
+    esac
     # Not the signal itself: ash jumps out of whatever it interrupts, be it malloc().
-    PS1='$(__msb_prompt)' PS2=''
+    PS1='${__msb_id:+$(__msb_prompt)}' PS2=''
     command trap __msb_interrupt_self INT
   fi
   __msb_send "{\"op\":\"started\",\"id\":$1}"
