@@ -6,6 +6,7 @@ import pathlib
 import select
 import signal
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -17,6 +18,10 @@ IMAGES = REPOSITORY / "build/images"
 BASE = f"{IMAGES}:base"
 PYTHON = f"{IMAGES}:python"
 TIMEOUT = 90  # seconds; no single run may take longer, even in the emulated host
+
+# This run's own, so that two runs at once do not see each other's files.
+TEMPORARY = tempfile.TemporaryDirectory(prefix="msb-tests-")
+os.environ["TMPDIR"] = tempfile.tempdir = TEMPORARY.name
 
 
 class Vmm:
@@ -58,8 +63,19 @@ def read_output(process, size, seconds=60):
     return data
 
 
+def ancestors(pid):
+    """Process ids from the parent upwards; what has ended meanwhile has none."""
+    while pid > 1:
+        try:
+            stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return
+        pid = int(stat[stat.rindex(")") + 2:].split()[1])
+        yield pid
+
+
 def machines():
-    """Process ids of msb-vmm and msb-machine of this checkout, zombies left out."""
+    """Process ids of this run's msb-vmm and msb-machine: below this process, or orphans. Zombies are left out."""
     found = []
     for entry in pathlib.Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -67,7 +83,8 @@ def machines():
                 program = os.readlink(entry / "exe")
             except OSError:
                 continue
-            if program.startswith(str(MSB_VMM.parent) + "/msb-"):
+            above = list(ancestors(int(entry.name)))
+            if program.startswith(str(MSB_VMM.parent) + "/msb-") and (os.getpid() in above or above[:1] == [1]):
                 found.append(int(entry.name))
     return found
 
@@ -85,8 +102,8 @@ def nothing_left_behind(vmm):
 
     def state():
         return {"mounts": pathlib.Path("/proc/self/mounts").read_text(),
-                "shared memory": sorted(os.listdir("/dev/shm")),
-                "temporary files": sorted(name for name in os.listdir("/tmp") if "msb" in name)}
+                "shared memory": sorted(name for name in os.listdir("/dev/shm") if "msb" in name),
+                "temporary files": sorted(name for name in os.listdir(TEMPORARY.name) if not name.startswith("pytest-of-"))}
 
     before_machines = machines()
     before = state()
