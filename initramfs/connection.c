@@ -208,17 +208,17 @@ static void attach(struct connection* connection, const uint8_t* payload) {
   if (!attach_to(connection, &request, &failure)) refuse_process(connection, &failure);
 }
 
-static _Noreturn void run_file_service(int socket) {
+static _Noreturn void run_file_service(int socket, const uint8_t* rest, size_t length) {
   if (socket != FILE_SERVICE_DESCRIPTOR) dup2(socket, FILE_SERVICE_DESCRIPTOR);
   syscall(SYS_close_range, FILE_SERVICE_DESCRIPTOR + 1u, ~0u, 0u);
-  file_service_run(FILE_SERVICE_DESCRIPTOR);
+  file_service_run(FILE_SERVICE_DESCRIPTOR, rest, length);
 }
 
 /* The child belongs to the machine, like the agent, rather than to the programs. */
-static void serve_files(struct connection* connection) {
+static void serve_files(struct connection* connection, const uint8_t* rest, size_t length) {
   bool restored;
   pid_t pid = namespace_fork_beside(connection->all->namespace_init, &restored);
-  if (pid == 0) run_file_service(connection->socket.fd);
+  if (pid == 0) run_file_service(connection->socket.fd, rest, length);
   /* The agent is told of the init's death in this moment, and must start nothing beside it. */
   if (!restored) connection->all->processes->ending = true;
   if (pid < 0) {
@@ -262,7 +262,7 @@ static bool finish_frame(struct connection* connection, const uint8_t* rest, siz
       attach(connection, payload);
       break;
     case MSB_FILES:
-      serve_files(connection);
+      serve_files(connection, rest, length);
       break;
     case MSB_CONNECT:
       open_tunnel(connection, rest, length);
@@ -324,20 +324,12 @@ static void take_received(struct connection* connection) {
   if (length > 0) buffer_consume(received, taken);
 }
 
-/* A file service reads for itself what is behind the first frame. */
-static size_t receive_limit(const struct connection* connection) {
-  if (connection->kind != CONNECTION_UNDECIDED || frame_header_is_complete(&connection->reader)) {
-    return sizeof scratch;
-  }
-  return FRAME_HEADER_SIZE - connection->reader.header_filled;
-}
-
 static bool may_receive(const struct connection* connection) {
   return accepts(connection) && buffer_length(&connection->received) == 0;
 }
 
 static void receive(struct connection* connection) {
-  ssize_t n = recv(connection->socket.fd, scratch, receive_limit(connection), MSG_DONTWAIT);
+  ssize_t n = recv(connection->socket.fd, scratch, sizeof scratch, MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (n <= 0) {
     connection_break(connection);

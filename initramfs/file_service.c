@@ -84,11 +84,11 @@ static int leave_agent(int connection) {
   return 3;
 }
 
-void file_service_run(int connection) {
+void file_service_run(int connection, const uint8_t* received, size_t received_length) {
   static uint8_t payload[MSB_MAX_REQUEST];
   uint32_t type;
   uint32_t length;
-  file_stream_open(&stream, leave_agent(connection));
+  file_stream_open(&stream, leave_agent(connection), received, received_length);
   send_done(0);
   /* Looking for names in a directory changes to it; it must be possible to unmount it later. */
   while (chdir("/") == 0 && file_stream_receive_request(&stream, &type, payload, &length)) {

@@ -7,8 +7,15 @@
 #ifndef MSB_INITRAMFS_FILE_SERVICE_H
 #define MSB_INITRAMFS_FILE_SERVICE_H
 
-/* Serves `connection`, a stream socket in blocking mode, whose FILES has been taken: answers it by
- * DONE, then file requests until the host closes it or breaks the protocol. Ends the process. */
-__attribute__((noreturn)) void file_service_run(int connection);
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * Serves `connection`, a stream socket in blocking mode, whose FILES has been taken: answers it by
+ * DONE, then file requests until the host closes it or breaks the protocol. Ends the process.
+ * `received`: what came behind FILES already, less than FILE_STREAM_BUFFER.
+ */
+__attribute__((noreturn)) void file_service_run(int connection, const uint8_t* received,
+                                                size_t received_length);
 
 #endif

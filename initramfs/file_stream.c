@@ -6,22 +6,34 @@
 #include <string.h>
 #include <sys/socket.h>
 
-void file_stream_open(struct file_stream* stream, int descriptor) {
+void file_stream_open(struct file_stream* stream, int descriptor, const uint8_t* received,
+                      size_t length) {
   memset(stream, 0, offsetof(struct file_stream, input));
   stream->descriptor = descriptor;
+  if (length > 0) memcpy(stream->input, received, length);
+  stream->input_end = length;
 }
 
 static size_t input_length(const struct file_stream* stream) {
   return stream->input_end - stream->input_start;
 }
 
-/* Waits for more input. */
-static bool fill(struct file_stream* stream) {
+/*
+ * Waits for more input, `needed` bytes at least (up to a frame, which the connection holds), rather
+ * than for each of the small packets that they come in. That many must be sure to come.
+ */
+static bool fill(struct file_stream* stream, size_t needed) {
   if (stream->broken) return false;
   if (stream->input_start > 0) {
     memmove(stream->input, stream->input + stream->input_start, input_length(stream));
     stream->input_end -= stream->input_start;
     stream->input_start = 0;
+  }
+  int least = (int)needed;
+  if (least != stream->least) {
+    /* At best: without it there are more, smaller pieces. */
+    setsockopt(stream->descriptor, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof least);
+    stream->least = least;
   }
   ssize_t n;
   do {
@@ -36,10 +48,14 @@ static bool fill(struct file_stream* stream) {
   return true;
 }
 
+static size_t header_left(const struct file_stream* stream) {
+  return FRAME_HEADER_SIZE - stream->reader.header_filled;
+}
+
 static bool receive_header(struct file_stream* stream) {
   frame_end(&stream->reader);
   while (!frame_header_is_complete(&stream->reader)) {
-    if (input_length(stream) == 0 && !fill(stream)) return false;
+    if (input_length(stream) == 0 && !fill(stream, header_left(stream))) return false;
     stream->input_start += frame_take_header(&stream->reader, stream->input + stream->input_start,
                                              input_length(stream));
   }
@@ -58,7 +74,7 @@ bool file_stream_receive_request(struct file_stream* stream, uint32_t* type, uin
     return false;
   }
   while (input_length(stream) < *length) {
-    if (!fill(stream)) return false;
+    if (!fill(stream, *length - input_length(stream))) return false;
   }
   memcpy(payload, stream->input + stream->input_start, *length);
   stream->input_start += *length;
@@ -79,7 +95,7 @@ size_t file_stream_receive_data(struct file_stream* stream, size_t limit, const 
       return 0;
     }
   }
-  if (input_length(stream) == 0 && !fill(stream)) return 0;
+  if (input_length(stream) == 0 && !fill(stream, stream->reader.left)) return 0;
   size_t length = input_length(stream);
   if (length > stream->reader.left) length = stream->reader.left;
   if (length > limit) length = limit;
@@ -131,7 +147,7 @@ uint8_t* file_stream_space(struct file_stream* stream, size_t* room) {
     stream->frame_start = stream->output_used;
     stream->output_used += FRAME_HEADER_SIZE;
   }
-  size_t in_frame = stream->frame_start + FRAME_HEADER_SIZE + MSB_MAX_DATA - stream->output_used;
+  size_t in_frame = stream->frame_start + FRAME_HEADER_SIZE + FRAME_DATA_MAX - stream->output_used;
   size_t in_buffer = sizeof stream->output - stream->output_used;
   *room = in_frame < in_buffer ? in_frame : in_buffer;
   return stream->output + stream->output_used;
@@ -140,7 +156,7 @@ uint8_t* file_stream_space(struct file_stream* stream, size_t* room) {
 void file_stream_commit(struct file_stream* stream, size_t length) {
   stream->output_used += length;
   size_t in_frame = stream->output_used - stream->frame_start - FRAME_HEADER_SIZE;
-  if (in_frame == MSB_MAX_DATA || stream->output_used == sizeof stream->output) {
+  if (in_frame == FRAME_DATA_MAX || stream->output_used == sizeof stream->output) {
     close_frame(stream);
     if (stream->output_used == sizeof stream->output) file_stream_flush(stream);
   }

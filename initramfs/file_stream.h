@@ -16,13 +16,14 @@
 
 /* Four full frames of data: fewer, larger system calls, and a host that reads one piece while the
  * next is made. */
-#define FILE_STREAM_BUFFER (4u * (FRAME_HEADER_SIZE + MSB_MAX_DATA))
+#define FILE_STREAM_BUFFER (4u * (FRAME_HEADER_SIZE + FRAME_DATA_MAX))
 
 struct file_stream {
   int descriptor;
   bool broken;
   bool data_ended; /* the empty DATA of this request has come */
   struct frame_reader reader;
+  int least;          /* SO_RCVLOWAT; 0 while nothing was set */
   size_t input_start; /* what has come and nobody took */
   size_t input_end;
   size_t output_used; /* what waits to be sent */
@@ -32,7 +33,9 @@ struct file_stream {
   uint8_t output[FILE_STREAM_BUFFER];
 };
 
-void file_stream_open(struct file_stream* stream, int descriptor);
+/* `received`: what was read of the connection already, at most FILE_STREAM_BUFFER bytes. */
+void file_stream_open(struct file_stream* stream, int descriptor, const uint8_t* received,
+                      size_t length);
 
 /* The next request, at most MSB_MAX_REQUEST bytes. False when the stream is broken. */
 bool file_stream_receive_request(struct file_stream* stream, uint32_t* type, uint8_t* payload,

@@ -13,6 +13,12 @@
 
 #define FRAME_HEADER_SIZE sizeof(struct msb_frame_header)
 
+/*
+ * Of a stream's bytes, in the frames that the agent sends: with its header such a frame is just one
+ * packet of Linux's virtio-vsock (64 KiB), and not a second one of a few bytes.
+ */
+#define FRAME_DATA_MAX (MSB_MAX_DATA - FRAME_HEADER_SIZE)
+
 /* Where a stream of frames stands. Starts as all zeros. */
 struct frame_reader {
   uint8_t header[FRAME_HEADER_SIZE];

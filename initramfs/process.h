@@ -75,7 +75,8 @@ struct process {
   struct watch pipes[PROCESS_PIPES];
   struct watch channel;
   struct watch report;
-  int slave; /* of its terminal, or -1 */
+  bool busy[PROCESS_PIPES]; /* was found full */
+  int slave;                /* of its terminal, or -1 */
 
   struct input inputs[PROCESS_INPUTS];
   bool channel_read_ended;

@@ -53,7 +53,7 @@ static void count_sent(struct process* process, size_t bytes) {
 /* A frame's length is told before its bytes are: what was begun is finished with that length. False
  * when the connection did not take all of it. */
 static bool begin_frame(struct process* process, unsigned stream) {
-  size_t length = MSB_MAX_DATA;
+  size_t length = FRAME_DATA_MAX;
   if (unsent(process, stream) < length) length = (size_t)unsent(process, stream);
   uint8_t header[FRAME_HEADER_SIZE];
   frame_write_header(header, frame_types[stream], (uint32_t)length);

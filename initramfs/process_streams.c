@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -7,12 +8,19 @@
 #include <unistd.h>
 
 #include "initramfs/connection.h"
+#include "initramfs/frames.h"
 #include "initramfs/process.h"
 #include "initramfs/spawn.h"
 #include "initramfs/terminal.h"
 
+/* Of a pipe whose writer fills it: fewer turns between the two. */
+#define BUSY_PIPE_SIZE (256 * 1024)
+
+/* So that a fast writer does not keep the agent from the others. */
+#define READS_PER_EVENT 4
+
 /* What is read at once, on its way into a stream. */
-static uint8_t scratch[MSB_MAX_DATA];
+static uint8_t scratch[FRAME_DATA_MAX];
 
 static void on_input(struct watch* watch, uint32_t events);
 static void on_output(struct watch* watch, uint32_t events);
@@ -83,6 +91,10 @@ static void read_pipe(struct process* process, unsigned stream, size_t limit) {
     return;
   }
   keep(process, stream, (size_t)n);
+  if ((size_t)n == sizeof scratch && !process->busy[stream]) {
+    process->busy[stream] = true;
+    fcntl(pipe->fd, F_SETPIPE_SZ, BUSY_PIPE_SIZE); /* at best: a terminal has no such size */
+  }
   size_t* owed = &process->owed[stream];
   *owed -= (size_t)n < *owed ? (size_t)n : *owed;
 }
@@ -175,13 +187,26 @@ bool process_is_drained(const struct process* process) {
   return !owes(process) && (process->channel_ready == 0 || process->channel_read_ended);
 }
 
+/* One piece, and of a pipe that was full at once what follows. */
+static void read_busy_pipe(struct process* process, unsigned stream) {
+  for (int reads = 0; reads < READS_PER_EVENT; reads++) {
+    uint64_t before = process->streams[stream].end;
+    read_pipe(process, stream, sizeof scratch);
+    if (process->streams[stream].end - before < sizeof scratch) return;
+    if (process->connection != NULL) process_deliver(process);
+  }
+}
+
 static void on_output(struct watch* watch, uint32_t events) {
   (void)events;
   struct process* process = watch->owner;
   unsigned stream =
       watch == &process->pipes[MSB_STREAM_STDOUT] ? MSB_STREAM_STDOUT : MSB_STREAM_STDERR;
-  bool draining = process->state == PROCESS_STATE_DRAINING;
-  read_pipe(process, stream, draining ? process->owed[stream] : sizeof scratch);
+  if (process->state == PROCESS_STATE_DRAINING) {
+    read_pipe(process, stream, process->owed[stream]);
+  } else {
+    read_busy_pipe(process, stream);
+  }
   process_settle(process);
 }
 

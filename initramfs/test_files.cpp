@@ -249,7 +249,7 @@ FileService::FileService(const std::function<void()>& before) {
     ::close(both[0]);
     alarm(10 * kPatienceSeconds);  // a test that hangs leaves nothing behind
     if (before) before();
-    file_service_run(both[1]);
+    file_service_run(both[1], nullptr, 0);
   }
   ::close(both[1]);
   descriptor_ = both[0];

@@ -23,28 +23,54 @@ constexpr std::size_t kRegisterSize = 4;
 
 }  // namespace
 
-MmioTransport::MmioTransport(Device& device, const GuestMemory& memory, DeviceThread device_thread,
-                             std::function<void()> raise_interrupt)
+MmioTransport::MmioTransport(Device& device, const GuestMemory& memory, RegisterPage page,
+                             DeviceThread device_thread, std::function<void()> raise_interrupt)
     : device_(device),
       memory_(memory),
+      page_(page),
       device_thread_(std::move(device_thread)),
       raise_interrupt_(std::move(raise_interrupt)),
-      queues_(device.max_queue_sizes().size()) {}
+      queues_(device.max_queue_sizes().size()),
+      status_(word(kMmioStatus)),
+      interrupt_status_(word(kMmioInterruptStatus)) {
+  word(kMmioMagicValue) = kMmioMagic;
+  word(kMmioVersion) = kMmioVersionModern;
+  word(kMmioDeviceId) = device_.type();
+  word(kMmioVendorId) = kMmioVendor;
+  for (const std::uint64_t part :
+       {kMmioShmLenLow, kMmioShmLenHigh, kMmioShmBaseLow, kMmioShmBaseHigh}) {
+    word(part) = ~std::uint32_t{0};  // 4.2.2: length -1 says that there is no such region
+  }
+  // ConfigGeneration stays 0: configurations never change.
+  std::ranges::copy(device_.config(), page_.begin() + kMmioConfig);
+  show_selected();
+}
 
-void MmioTransport::read(std::uint64_t offset, std::span<std::byte> data) {
+std::atomic_ref<std::uint32_t> MmioTransport::word(std::uint64_t offset) const {
+  return std::atomic_ref(*reinterpret_cast<std::uint32_t*>(page_.data() + offset));
+}
+
+// The registers whose value depends on others.
+void MmioTransport::show_selected() {
+  const std::uint64_t features = device_.features() | kFeatureVersion1;
+  word(kMmioDeviceFeatures) =
+      device_features_sel_ < 2 ? static_cast<std::uint32_t>(features >> (32 * device_features_sel_))
+                               : 0;
+  const QueueRegisters* queue = selected_queue();
+  word(kMmioQueueSizeMax) = queue != nullptr ? device_.max_queue_sizes()[queue_sel_] : 0;
+  word(kMmioQueueReady) = queue != nullptr && queue->ready ? 1 : 0;
+}
+
+void MmioTransport::read(std::uint64_t offset, std::span<std::byte> data) const {
   std::ranges::fill(data, std::byte{0});
-  if (offset >= kMmioConfig) {
-    const std::span<const std::byte> config = device_.config();
-    const std::uint64_t start = offset - kMmioConfig;
-    if (start < config.size()) {
-      const auto part =
-          config.subspan(start, std::min<std::size_t>(data.size(), config.size() - start));
-      std::ranges::copy(part, data.begin());
-    }
+  if (offset >= kMmioSize) {
     return;
   }
-  if (data.size() == kRegisterSize && offset % kRegisterSize == 0) {
-    const std::uint32_t value = read_register(offset);
+  if (offset >= kMmioConfig) {
+    const auto rest = page_.subspan(offset);
+    std::ranges::copy(rest.first(std::min(data.size(), rest.size())), data.begin());
+  } else if (data.size() == kRegisterSize && offset % kRegisterSize == 0) {
+    const std::uint32_t value = word(offset);
     std::memcpy(data.data(), &value, sizeof value);
   }
 }
@@ -55,40 +81,7 @@ void MmioTransport::write(std::uint64_t offset, std::span<const std::byte> data)
     std::uint32_t value = 0;
     std::memcpy(&value, data.data(), sizeof value);
     write_register(offset, value);
-  }
-}
-
-std::uint32_t MmioTransport::read_register(std::uint64_t offset) {
-  switch (offset) {
-    case kMmioMagicValue:
-      return kMmioMagic;
-    case kMmioVersion:
-      return kMmioVersionModern;
-    case kMmioDeviceId:
-      return device_.type();
-    case kMmioVendorId:
-      return kMmioVendor;
-    case kMmioDeviceFeatures: {
-      const std::uint64_t features = device_.features() | kFeatureVersion1;
-      return device_features_sel_ < 2
-                 ? static_cast<std::uint32_t>(features >> (32 * device_features_sel_))
-                 : 0;
-    }
-    case kMmioQueueSizeMax:
-      return queue_sel_ < queues_.size() ? device_.max_queue_sizes()[queue_sel_] : 0;
-    case kMmioQueueReady:
-      return queue_sel_ < queues_.size() && queues_[queue_sel_].ready ? 1 : 0;
-    case kMmioInterruptStatus:
-      return interrupt_status_.load(std::memory_order_acquire);
-    case kMmioStatus:
-      return status_.load(std::memory_order_acquire);
-    case kMmioShmLenLow:
-    case kMmioShmLenHigh:
-    case kMmioShmBaseLow:
-    case kMmioShmBaseHigh:
-      return ~std::uint32_t{0};  // 4.2.2: length -1 says that there is no such region
-    default:
-      return 0;  // kMmioConfigGeneration among them: configurations never change
+    show_selected();
   }
 }
 

@@ -16,8 +16,13 @@
 
 namespace msb::virtio {
 
+// What the registers read as lies in one page, kept current, that may be mapped into the guest for
+// reading: then reads never leave the guest. An acknowledgement of used buffers alone may be
+// swallowed before it comes here: bit 0 of InterruptStatus stays set then, which says no more than
+// that the rings are worth a look, on a line that is the device's own.
+//
 // Registers belong to the vCPU threads, which must not call read() and write() at the same time;
-// the device belongs to the loop's thread. The two meet in the atomic status words and in
+// the device belongs to the loop's thread. The two meet in the page's two status words and in
 // `DeviceThread`.
 class MmioTransport final : private DriverNotifier {
  public:
@@ -25,14 +30,16 @@ class MmioTransport final : private DriverNotifier {
   // been called.
   using DeviceThread = std::function<void(std::function<void(std::function<void()> done)> step)>;
 
-  // `raise_interrupt` asserts the device's interrupt line (edge); callable from any thread. All
-  // references must outlive the transport.
-  MmioTransport(Device& device, const GuestMemory& memory, DeviceThread device_thread,
-                std::function<void()> raise_interrupt);
+  using RegisterPage = std::span<std::byte, kMmioSize>;
+
+  // `raise_interrupt` asserts the device's interrupt line (edge); callable from any thread. `page`:
+  // zeroed, aligned to 4 bytes. All references must outlive the transport.
+  MmioTransport(Device& device, const GuestMemory& memory, RegisterPage page,
+                DeviceThread device_thread, std::function<void()> raise_interrupt);
 
   // A guest access of data.size() bytes at `offset` of the window. Whatever the guest does is
   // answered: what the specification does not define reads as zero and is ignored when written.
-  void read(std::uint64_t offset, std::span<std::byte> data);
+  void read(std::uint64_t offset, std::span<std::byte> data) const;
   void write(std::uint64_t offset, std::span<const std::byte> data);
 
   // A kick of queue `index`, on the device's thread. Ignored unless the device is active.
@@ -44,7 +51,8 @@ class MmioTransport final : private DriverNotifier {
     bool ready = false;
   };
 
-  std::uint32_t read_register(std::uint64_t offset);
+  [[nodiscard]] std::atomic_ref<std::uint32_t> word(std::uint64_t offset) const;
+  void show_selected();
   void write_register(std::uint64_t offset, std::uint32_t value);
   void write_queue_register(std::uint64_t offset, std::uint32_t value);
   void write_status(std::uint32_t value);
@@ -60,6 +68,7 @@ class MmioTransport final : private DriverNotifier {
 
   Device& device_;
   const GuestMemory& memory_;
+  RegisterPage page_;
   DeviceThread device_thread_;
   std::function<void()> raise_interrupt_;
 
@@ -69,8 +78,8 @@ class MmioTransport final : private DriverNotifier {
   std::uint32_t queue_sel_ = 0;
   std::vector<QueueRegisters> queues_;
 
-  std::atomic<std::uint32_t> status_ = 0;
-  std::atomic<std::uint32_t> interrupt_status_ = 0;
+  std::atomic_ref<std::uint32_t> status_;
+  std::atomic_ref<std::uint32_t> interrupt_status_;
   bool active_ = false;  // the device's thread only
 };
 

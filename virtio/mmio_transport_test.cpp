@@ -53,6 +53,18 @@ TEST_CASE_FIXTURE(Fixture, "the identifying registers say what the device is") {
   CHECK(driver.read(kMmioShmLenHigh) == 0xffff'ffff);
 }
 
+TEST_CASE_FIXTURE(Fixture, "the page that a guest may have mapped reads as the registers do") {
+  start();
+  driver.write(kMmioQueueSel, 1);
+  device.driver->used_buffers();
+  for (std::uint64_t offset = 0; offset < kMmioSize; offset += 4) {
+    std::uint32_t value = 0;
+    std::memcpy(&value, driver.page.data() + offset, sizeof value);
+    CAPTURE(offset);
+    CHECK(value == driver.read(offset));
+  }
+}
+
 TEST_CASE_FIXTURE(Fixture, "features are offered in two words with VERSION_1, and nothing beyond") {
   CHECK(driver.read(kMmioDeviceFeatures) == 0x5);
   driver.write(kMmioDeviceFeaturesSel, 1);

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kApiVersion = 12;  // the only one there has been since 2.6.22
 constexpr std::uint32_t kMaxCpuidEntries = 256;
+constexpr std::uint32_t kReadOnlySlot = 31;  // KVM has 32 at least; RAM takes the first ones
 
 // kvm_cpuid2 and kvm_msrs, which end in a flexible array. In C++ the kernel's own declarations of
 // such arrays can take space (the empty structure in __DECLARE_FLEX_ARRAY has a size there), which
@@ -77,23 +78,31 @@ Result<Vm> Vm::create(int kvm) {
   return Vm(kvm, std::move(vm), static_cast<std::size_t>(run_size));
 }
 
+Result<void> Vm::set_memory(const kvm_userspace_memory_region& region) const {
+  return set(vm_.get(), KVM_SET_USER_MEMORY_REGION, region, "KVM_SET_USER_MEMORY_REGION");
+}
+
 Result<void> Vm::map(const virtio::GuestMemory& memory) const {
   std::uint32_t slot = 0;
   for (const auto& mapping : memory.mappings()) {
-    const kvm_userspace_memory_region region{
-        .slot = slot++,
-        .flags = 0,
-        .guest_phys_addr = mapping.range.start,
-        .memory_size = mapping.range.size,
-        .userspace_addr = reinterpret_cast<std::uint64_t>(mapping.host),
-    };
-    if (auto done =
-            set(vm_.get(), KVM_SET_USER_MEMORY_REGION, region, "KVM_SET_USER_MEMORY_REGION");
-        !done) {
+    auto done = set_memory({.slot = slot++,
+                            .flags = 0,
+                            .guest_phys_addr = mapping.range.start,
+                            .memory_size = mapping.range.size,
+                            .userspace_addr = reinterpret_cast<std::uint64_t>(mapping.host)});
+    if (!done) {
       return done;
     }
   }
   return {};
+}
+
+Result<void> Vm::map_read_only(std::uint64_t address, std::byte* host, std::size_t size) const {
+  return set_memory({.slot = kReadOnlySlot,
+                     .flags = KVM_MEM_READONLY,
+                     .guest_phys_addr = address,
+                     .memory_size = size,
+                     .userspace_addr = reinterpret_cast<std::uint64_t>(host)});
 }
 
 Result<void> Vm::create_irqchip() const {
@@ -122,11 +131,13 @@ Result<void> Vm::add_ioeventfd(int event, std::uint64_t address, std::uint32_t v
   return set(vm_.get(), KVM_IOEVENTFD, request, "KVM_IOEVENTFD");
 }
 
-Result<void> Vm::add_irqfd(int event, std::uint32_t line) const {
-  kvm_irqfd request{};
-  request.fd = static_cast<std::uint32_t>(event);
-  request.gsi = line;
-  return set(vm_.get(), KVM_IRQFD, request, "KVM_IRQFD");
+void Vm::pulse_line(std::uint32_t line) const {
+  for (const std::uint32_t level : {1U, 0U}) {
+    kvm_irq_level request{};
+    request.irq = line;
+    request.level = level;
+    ::ioctl(vm_.get(), KVM_IRQ_LINE, &request);
+  }
 }
 
 Result<Vcpu> Vm::create_vcpu(std::uint32_t id) const {

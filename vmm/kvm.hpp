@@ -28,14 +28,20 @@ class Vm {
 
   // Makes guest RAM visible to the guest, one slot per mapping.
   [[nodiscard]] Result<void> map(const virtio::GuestMemory& memory) const;
+  // Makes `size` bytes, whole pages, visible at `address` for reading only: writes exit. After
+  // map(), once; needs KVM_CAP_READONLY_MEM.
+  [[nodiscard]] Result<void> map_read_only(std::uint64_t address, std::byte* host,
+                                           std::size_t size) const;
   // The in-kernel local APICs, IOAPIC and PIC, and the pages that Intel VT-x needs. Before any
   // vCPU.
   [[nodiscard]] Result<void> create_irqchip() const;
   // A write of 32 bits `value` to `address` signals `event` without leaving the kernel.
   [[nodiscard]] Result<void> add_ioeventfd(int event, std::uint64_t address,
                                            std::uint32_t value) const;
-  // Signalling `event` raises interrupt line `line` of the IOAPIC as an edge.
-  [[nodiscard]] Result<void> add_irqfd(int event, std::uint32_t line) const;
+  // Raises interrupt line `line` of the IOAPIC as an edge, from any thread. Not by an irqfd: those
+  // of IOAPIC lines wait for a worker of the kernel (irqfd_inject() in virt/kvm/eventfd.c). Fails
+  // only for a line that there is not.
+  void pulse_line(std::uint32_t line) const;
   [[nodiscard]] Result<Vcpu> create_vcpu(std::uint32_t id) const;
 
   // Whether KVM has a capability (KVM_CAP_*), as its number.
@@ -44,6 +50,7 @@ class Vm {
   [[nodiscard]] Result<std::vector<kvm_cpuid_entry2>> supported_cpuid() const;
 
  private:
+  [[nodiscard]] Result<void> set_memory(const kvm_userspace_memory_region& region) const;
   Vm(int kvm, Fd vm, std::size_t run_size) : kvm_(kvm), vm_(std::move(vm)), run_size_(run_size) {}
   int kvm_;
   Fd vm_;

@@ -42,6 +42,7 @@ inline constexpr std::uint64_t kIdentityMapAddress = 0xfffbc000;
 // The first of the interrupt lines that virtio devices use, one each; the IOAPIC has 24.
 inline constexpr std::uint32_t kFirstVirtioInterrupt = 5;
 inline constexpr std::uint32_t kIoApicPins = 24;
+inline constexpr std::uint32_t kMaxVirtioDevices = kIoApicPins - kFirstVirtioInterrupt;
 inline constexpr std::uint32_t kSerialInterrupt = 4;
 inline constexpr std::uint16_t kSerialPort = 0x3f8;
 

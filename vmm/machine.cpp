@@ -2,9 +2,7 @@
 #include "vmm/machine.hpp"
 
 #include <fmt/format.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -80,10 +78,18 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
   if (!initramfs) {
     return std::unexpected(initramfs.error());
   }
+  auto registers = RegisterPages::create();
+  if (!registers) {
+    return std::unexpected(registers.error());
+  }
+  registers_ = std::move(*registers);
   if (auto done = add_share(config, descriptors); !done) {
     return done;
   }
   if (auto done = add_vsock(config); !done) {
+    return done;
+  }
+  if (auto done = registers_->map(vm_, bus_.slots().size()); !done) {
     return done;
   }
   std::string command_line(kCommandLine);
@@ -92,9 +98,7 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
     if (!console) {
       return std::unexpected(console.error());
     }
-    if (auto done = add_serial(std::move(*console)); !done) {
-      return done;
-    }
+    add_serial(std::move(*console));
   }
   command_line += fmt::format(" {}", config.console == kNoDescriptor ? kSilent : kSerialConsole);
   for (const auto& slot : bus_.slots()) {
@@ -107,6 +111,17 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
     return done;
   }
   return add_vcpus(config.vcpus, kernel->entry);
+}
+
+Result<void> Machine::add_device(std::unique_ptr<virtio::Device> device) {
+  const auto index = static_cast<std::uint32_t>(bus_.slots().size());
+  auto slot =
+      VirtioSlot::create(index, std::move(device), vm_, *memory_, registers_->page(index), loop_);
+  if (!slot) {
+    return std::unexpected(slot.error());
+  }
+  bus_.add(std::move(*slot));
+  return {};
 }
 
 Result<void> Machine::add_share(const MachineConfig& config, std::vector<Fd>& descriptors) {
@@ -126,15 +141,7 @@ Result<void> Machine::add_share(const MachineConfig& config, std::vector<Fd>& de
       return added;
     }
   }
-  auto slot = VirtioSlot::create(
-      static_cast<std::uint32_t>(bus_.slots().size()),
-      std::make_unique<virtio::FsDevice>(config.share_tag, std::move(tree), loop_), vm_, *memory_,
-      loop_);
-  if (!slot) {
-    return std::unexpected(slot.error());
-  }
-  bus_.add(std::move(*slot));
-  return {};
+  return add_device(std::make_unique<virtio::FsDevice>(config.share_tag, std::move(tree), loop_));
 }
 
 Result<void> Machine::add_vsock(const MachineConfig& config) {
@@ -142,13 +149,7 @@ Result<void> Machine::add_vsock(const MachineConfig& config) {
   auto device = std::make_unique<virtio::VsockDevice>(
       kGuestCid, loop_, [this](std::uint32_t port) { return accept(port); });
   vsock_ = device.get();
-  auto slot = VirtioSlot::create(static_cast<std::uint32_t>(bus_.slots().size()), std::move(device),
-                                 vm_, *memory_, loop_);
-  if (!slot) {
-    return std::unexpected(slot.error());
-  }
-  bus_.add(std::move(*slot));
-  return {};
+  return add_device(std::move(device));
 }
 
 std::optional<Fd> Machine::accept(std::uint32_t port) {
@@ -163,19 +164,9 @@ std::optional<Fd> Machine::accept(std::uint32_t port) {
   return Fd(ends[0]);
 }
 
-Result<void> Machine::add_serial(Fd output) {
-  serial_interrupt_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!serial_interrupt_) {
-    return fail_errno(errno, "cannot create an eventfd for the serial port");
-  }
-  if (auto added = vm_.add_irqfd(serial_interrupt_.get(), kSerialInterrupt); !added) {
-    return added;
-  }
-  bus_.set_serial(std::make_unique<Serial>(std::move(output), [event = serial_interrupt_.get()] {
-    const std::uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(event, &one, sizeof one);
-  }));
-  return {};
+void Machine::add_serial(Fd output) {
+  bus_.set_serial(
+      std::make_unique<Serial>(std::move(output), [this] { vm_.pulse_line(kSerialInterrupt); }));
 }
 
 Result<void> Machine::add_vcpus(std::uint32_t count, std::uint64_t entry) {

@@ -20,6 +20,7 @@
 #include "virtio/vsock/vsock_device.hpp"
 #include "vmm/bus.hpp"
 #include "vmm/kvm.hpp"
+#include "vmm/register_pages.hpp"
 
 namespace msb::vmm {
 
@@ -60,9 +61,10 @@ class Machine {
       : vm_(std::move(vm)), loop_(loop), owner_(std::move(owner)) {}
 
   Result<void> build(const MachineConfig& config, std::vector<Fd> descriptors);
+  Result<void> add_device(std::unique_ptr<virtio::Device> device);
   Result<void> add_share(const MachineConfig& config, std::vector<Fd>& descriptors);
   Result<void> add_vsock(const MachineConfig& config);
-  Result<void> add_serial(Fd output);
+  void add_serial(Fd output);
   Result<void> add_vcpus(std::uint32_t count, std::uint64_t entry);
   void run(const Vcpu& vcpu);
   // Handles one exit; gives why the machine stops, or nothing.
@@ -73,9 +75,9 @@ class Machine {
   Loop& loop_;
   Owner owner_;
   std::unique_ptr<virtio::GuestMemory> memory_;
+  std::optional<RegisterPages> registers_;
   Bus bus_;
   virtio::VsockDevice* vsock_ = nullptr;  // owned by its slot on the bus
-  Fd serial_interrupt_;
   std::vector<std::uint32_t> host_ports_;
   std::vector<Vcpu> vcpus_;
   std::vector<std::jthread> threads_;

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <semaphore>
 #include <utility>
@@ -32,18 +31,20 @@ VirtioSlot::VirtioSlot(std::uint32_t index, std::unique_ptr<virtio::Device> devi
       address_(kVirtioWindowsAddress + index * virtio::kMmioSize),
       line_(kFirstVirtioInterrupt + index),
       device_(std::move(device)),
-      interrupt_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+      acknowledged_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
-Result<std::unique_ptr<VirtioSlot>> VirtioSlot::create(std::uint32_t index,
-                                                       std::unique_ptr<virtio::Device> device,
-                                                       const Vm& vm,
-                                                       const virtio::GuestMemory& memory,
-                                                       Loop& loop) {
+Result<std::unique_ptr<VirtioSlot>> VirtioSlot::create(
+    std::uint32_t index, std::unique_ptr<virtio::Device> device, const Vm& vm,
+    const virtio::GuestMemory& memory, virtio::MmioTransport::RegisterPage page, Loop& loop) {
   std::unique_ptr<VirtioSlot> slot(new VirtioSlot(index, std::move(device), loop));
-  if (!slot->interrupt_) {
+  if (!slot->acknowledged_) {
     return fail_errno(errno, "cannot create an eventfd for device {}", index);
   }
-  if (auto added = vm.add_irqfd(slot->interrupt_.get(), slot->line_); !added) {
+  // Only of used buffers alone: that of a changed configuration reaches the transport.
+  if (auto added =
+          vm.add_ioeventfd(slot->acknowledged_.get(), slot->address_ + virtio::kMmioInterruptAck,
+                           virtio::kMmioInterruptUsedBuffer);
+      !added) {
     return std::unexpected(added.error());
   }
   // The device lives on the loop's thread; a vCPU that changes its life cycle waits until that is
@@ -53,13 +54,9 @@ Result<std::unique_ptr<VirtioSlot>> VirtioSlot::create(std::uint32_t index,
     loop.post([&] { step([&] { finished.release(); }); });
     finished.acquire();
   };
-  const auto raise = [interrupt = slot->interrupt_.get()] {
-    const std::uint64_t one = 1;
-    // Fails only when the counter is saturated, and then an interrupt is pending anyway.
-    [[maybe_unused]] const ssize_t written = ::write(interrupt, &one, sizeof one);
-  };
+  const auto raise = [&vm, line = slot->line_] { vm.pulse_line(line); };
   slot->transport_ =
-      std::make_unique<virtio::MmioTransport>(*slot->device_, memory, on_loop, raise);
+      std::make_unique<virtio::MmioTransport>(*slot->device_, memory, page, on_loop, raise);
   const auto queues = static_cast<std::uint16_t>(slot->device_->max_queue_sizes().size());
   for (std::uint16_t queue = 0; queue < queues; ++queue) {
     Kick& kick = slot->kicks_.emplace_back(*slot, queue);

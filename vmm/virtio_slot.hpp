@@ -15,8 +15,8 @@
 
 namespace msb::vmm {
 
-// Connects a device to KVM and to the loop: kicks arrive through ioeventfds, interrupts leave
-// through an irqfd, and register accesses come from the vCPUs.
+// Connects a device to KVM and to the loop: kicks arrive through ioeventfds, and what else is
+// written into registers from the vCPUs.
 class VirtioSlot {
  public:
   // `index` counts devices from 0 and decides address and interrupt line. All references must
@@ -24,6 +24,7 @@ class VirtioSlot {
   static Result<std::unique_ptr<VirtioSlot>> create(std::uint32_t index,
                                                     std::unique_ptr<virtio::Device> device,
                                                     const Vm& vm, const virtio::GuestMemory& memory,
+                                                    virtio::MmioTransport::RegisterPage page,
                                                     Loop& loop);
 
   [[nodiscard]] std::uint64_t address() const { return address_; }
@@ -50,7 +51,7 @@ class VirtioSlot {
   const std::uint64_t address_;
   const std::uint32_t line_;
   std::unique_ptr<virtio::Device> device_;
-  Fd interrupt_;
+  Fd acknowledged_;  // eventfd that nobody reads: it only keeps the vCPU in the kernel
   std::deque<Kick> kicks_;
   std::unique_ptr<virtio::MmioTransport> transport_;
 };

@@ -71,7 +71,7 @@ class TransportDriver {
  public:
   TransportDriver(Device& device, const GuestMemory& memory)
       : transport(
-            device, memory,
+            device, memory, page,
             [this](const std::function<void(std::function<void()>)>& step) {
               bool done = false;
               step([&] { done = true; });
@@ -126,6 +126,7 @@ class TransportDriver {
 
   int interrupts = 0;
   std::function<void()> wait;  // what a vCPU that waits for the device lets happen
+  alignas(std::uint32_t) std::array<std::byte, kMmioSize> page{};
   MmioTransport transport;
 };
 
