@@ -149,6 +149,13 @@ CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
       ->check(check_number)
       ->check(CLI::Range(1, 3600))
       ->capture_default_str();
+  run->add_option("--stop-signal", options.stop_signal,
+                  "What SIGTERM is passed on as, instead of the image's word or SIGTERM")
+      ->type_name("SIGNAL");
+  run->add_option("--stop-timeout", options.stop_timeout,
+                  "How long the command may then take to end before it is killed")
+      ->type_name("SECONDS")
+      ->capture_default_str();
   run->add_flag("--console", options.console, "Show the guest's serial console on standard error");
   run->add_flag("--timing", options.timing, "Print when each phase was reached to standard error");
   run->add_option("command", options.process.command,
