@@ -293,6 +293,16 @@ Outcome attach(const std::string& socket, const std::string& process, bool from_
       .run();
 }
 
+Outcome forget_process(const std::string& socket, const std::string& process) {
+  const auto id = parse_process_id(process);
+  if (!id) {
+    return failed(id.error());
+  }
+  return ask(socket, [&](protocol::Requests& requests, const Finish& finish) {
+    requests.forget(*id, finishing<void>(finish));
+  });
+}
+
 Outcome list_processes(const std::string& socket) {
   std::uint64_t now_ns = 0;
   return ask(socket, [&](protocol::Requests& requests, const Finish& finish) {

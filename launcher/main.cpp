@@ -87,7 +87,7 @@ struct Words {
   std::string prepared_image;
   launcher::ExecOptions exec;
   std::uint32_t keep = 0;
-  std::string process;  // of attach and kill
+  std::string process;  // of attach, kill and forget
   bool from_start = false;
   std::string signal = "TERM";
   bool group = false;
@@ -100,6 +100,7 @@ struct Commands {
   CLI::App* attach;
   CLI::App* ps;
   CLI::App* kill;
+  CLI::App* forget;
 };
 
 // Options that `run` and `exec` share.
@@ -223,6 +224,14 @@ CLI::App* add_kill(CLI::App& app, Words& words) {
   return kill;
 }
 
+CLI::App* add_forget(CLI::App& app, Words& words) {
+  CLI::App* forget = app.add_subcommand(
+      "forget", "Let go of what a process that was started to be kept, and has ended, wrote.");
+  add_socket(*forget, words.exec.socket);
+  forget->add_option("process", words.process, "Its id")->required()->type_name("ID");
+  return forget;
+}
+
 Commands add_commands(CLI::App& app, Words& words) {
   Commands commands{};
   commands.run = add_run(app, words.run);
@@ -238,6 +247,7 @@ Commands add_commands(CLI::App& app, Words& words) {
   commands.ps = app.add_subcommand("ps", "List the processes that were started in a sandbox.");
   add_socket(*commands.ps, words.exec.socket);
   commands.kill = add_kill(app, words);
+  commands.forget = add_forget(app, words);
   app.add_subcommand("doctor", "Say whether this host can run guests, and if not, why.");
   return commands;
 }
@@ -264,6 +274,9 @@ int obey(const Commands& commands, Words& words) {
   if (commands.kill->parsed()) {
     return report(
         launcher::kill_process(words.exec.socket, words.process, words.signal, words.group));
+  }
+  if (commands.forget->parsed()) {
+    return report(launcher::forget_process(words.exec.socket, words.process));
   }
   return doctor();
 }

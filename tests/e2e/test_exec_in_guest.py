@@ -149,7 +149,9 @@ def test_detached_processes_are_listed_reattached_and_killed_from_the_command_li
     result = subprocess.run([MSB_VMM, "attach", sandbox.path, number, "--from-start"], stdin=subprocess.DEVNULL,
                             capture_output=True, timeout=60, check=False)
     assert (result.returncode, result.stdout) == (137, b"before\n")
-    sandbox.client.forget(int(number))
+    assert subprocess.run([MSB_VMM, "forget", sandbox.path, number], timeout=60, check=False).returncode == 0
+    with pytest.raises(Refused):
+        sandbox.client.attach(int(number))
 
 
 def test_an_exec_that_runs_out_of_memory_is_told_apart_and_the_kernels_word_comes_along(sandbox):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""msb-vmm exec, attach, ps and kill against an agent that is scripted here, byte by byte, and at times hostile."""
+"""msb-vmm exec, attach, ps, kill and forget against an agent that is scripted here, byte by byte, and at times hostile."""
 
 import contextlib
 import fcntl
@@ -17,7 +17,7 @@ import pytest
 from conftest import MSB_VMM, message, wait_until
 
 START, ATTACH, STDIN, STARTED, REFUSED, STDOUT, STDERR, EXITED, ATTACHED = 32, 33, 34, 48, 49, 50, 51, 52, 54
-DETACHED, SIGNAL, RESIZE, LIST, METRICS, DONE, PROCESS, MEASURED = 55, 65, 66, 67, 70, 96, 98, 99
+DETACHED, SIGNAL, RESIZE, LIST, FORGET, METRICS, DONE, PROCESS, MEASURED = 55, 65, 66, 67, 69, 70, 96, 98, 99
 KEEP, TERMINAL, NO_STDIN = 2, 4, 16
 END = 2**64 - 1
 SECONDS = 60
@@ -249,7 +249,7 @@ def test_a_sandbox_that_ends_meanwhile_is_told(vmm, agent):
     (b"HTTP/1.1 400 Bad Request\r\n", "not a microsandbox socket"),
     (b"OK\n", "not a microsandbox socket"),
 ])
-@pytest.mark.parametrize("command", [["exec", "--", "x"], ["ps"], ["kill", "1"], ["attach", "1"]])
+@pytest.mark.parametrize("command", [["exec", "--", "x"], ["ps"], ["kill", "1"], ["forget", "1"], ["attach", "1"]])
 def test_what_answers_with_something_else_is_told_apart(vmm, agent, greeting, words, command):
     def script(_, __, ___, ____):
         return None
@@ -260,7 +260,7 @@ def test_what_answers_with_something_else_is_told_apart(vmm, agent, greeting, wo
     assert words in message(result)
 
 
-@pytest.mark.parametrize("command", [["exec", "--", "x"], ["ps"], ["kill", "1"], ["attach", "1"]])
+@pytest.mark.parametrize("command", [["exec", "--", "x"], ["ps"], ["kill", "1"], ["forget", "1"], ["attach", "1"]])
 def test_sockets_that_cannot_be_connected_to_are_told_apart(vmm, command):
     with tempfile.TemporaryDirectory(prefix="exec-") as directory:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
@@ -470,6 +470,25 @@ class Terminal:
         self.ours, self.theirs = pty.openpty()
         self.resize(30, 100)
         self.before = termios.tcgetattr(self.theirs)
+def test_forget_lets_go_of_what_has_ended_and_says_what_has_not(vmm, agent):
+    answers = {7: done(), 8: refused(2, 16, b"process 8 runs still"), 9: refused(7, 0, b"there is no process 9")}
+
+    def script(_, connection, kind, payload):
+        assert kind == FORGET
+        connection.say(answers[struct.unpack("<I", payload)[0]])
+        return True
+
+    one = agent(script)
+    result = vmm("forget", one.path, "7")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+    for process, words in [("8", "process 8 runs still"), ("9", "there is no process 9"), ("0", "no process id"),
+                           ("x", "no process id")]:
+        result = vmm("forget", one.path, process)
+        assert result.returncode == 125
+        assert words in message(result)
+    assert [payload for _, payload in one.seen] == [struct.pack("<I", process) for process in (7, 8, 9)]
+
+
         environment = dict(vmm.environment, TERM="vt100")
         self.process = subprocess.Popen([MSB_VMM, *arguments], stdin=self.theirs, stdout=self.theirs,
                                         stderr=subprocess.PIPE, env=environment)
