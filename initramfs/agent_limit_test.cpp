@@ -48,6 +48,30 @@ void replace_etc_by_pipes() {
   }
 }
 
+/// Starts processes that read their input until one is refused for want of resources, and then ends
+/// them all.
+void exhaust(const Agent& agent, const Start& start, uint32_t code) {
+  constexpr int kMany = 12;
+  std::vector<Connection> running;
+  bool refused = false;
+  for (int i = 0; i < kMany && !refused; i++) {
+    Connection connection = agent.start(start);
+    auto first = connection.receive();
+    REQUIRE(first);
+    refused = first->type == MSB_REFUSED;
+    if (refused) {
+      CHECK(first->as<msb_failure>().stage == MSB_STAGE_RESOURCES);
+      CHECK(first->as<msb_failure>().code == code);
+    } else {
+      running.push_back(std::move(connection));
+    }
+  }
+  CHECK(refused);
+  CHECK(running.size() >= 3);
+  for (Connection& connection : running) connection.end_input();
+  for (Connection& connection : running) CHECK(connection.finish().exited);
+}
+
 }  // namespace
 
 TEST_CASE("process_whose_time_is_over_is_killed_with_its_group") {
@@ -229,24 +253,7 @@ TEST_CASE("agent_without_descriptors_refuses_and_lives_on") {
   });
   Start start = shell("cat");
   start.limits = {limit(RLIMIT_NOFILE, 40, 40)};
-  std::vector<Connection> running;
-  bool refused = false;
-  for (int i = 0; i < 12 && !refused; i++) {
-    Connection connection = agent.start(start);
-    auto first = connection.receive();
-    REQUIRE(first);
-    refused = first->type == MSB_REFUSED;
-    if (refused) {
-      CHECK(first->as<msb_failure>().stage == MSB_STAGE_RESOURCES);
-      CHECK(first->as<msb_failure>().code == EMFILE);
-    } else {
-      running.push_back(std::move(connection));
-    }
-  }
-  CHECK(refused);
-  CHECK(running.size() >= 3);
-  for (Connection& connection : running) connection.end_input();
-  for (Connection& connection : running) CHECK(connection.finish().exited);
+  exhaust(agent, start, EMFILE);
   start.arguments[2] = "echo fine";
   CHECK(agent.run(start).output == "fine\n");
 }
@@ -266,23 +273,6 @@ TEST_CASE("agent_that_may_have_no_more_processes_refuses_and_lives_on") {
   Start start{.arguments = {"cat"}};
   // An agent that is not root cannot have the limit of root.
   start.limits = {limit(RLIMIT_NOFILE, 20, 20)};
-  std::vector<Connection> running;
-  bool refused = false;
-  for (int i = 0; i < 12 && !refused; i++) {
-    Connection connection = agent.start(start);
-    auto first = connection.receive();
-    REQUIRE(first);
-    refused = first->type == MSB_REFUSED;
-    if (refused) {
-      CHECK(first->as<msb_failure>().stage == MSB_STAGE_RESOURCES);
-      CHECK(first->as<msb_failure>().code == EAGAIN);
-    } else {
-      running.push_back(std::move(connection));
-    }
-  }
-  CHECK(refused);
-  CHECK(running.size() >= 3);
-  for (Connection& connection : running) connection.end_input();
-  for (Connection& connection : running) CHECK(connection.finish().exited);
+  exhaust(agent, start, EAGAIN);
   CHECK(agent.run(start).exited);
 }
