@@ -108,9 +108,8 @@ static void look_at_clock(struct agent* agent) {
   long now = clock_now_ms();
   processes_expire(&agent->processes, now);
   if (agent->grace_ends_ms == 0) return;
-  if (now >= agent->grace_ends_ms || !processes_live(&agent->processes)) {
-    end(agent, MSB_BYE_REQUESTED);
-  }
+  bool over = !processes_live(&agent->processes) && !connections_are_behind(&agent->connections);
+  if (over || now >= agent->grace_ends_ms) end(agent, MSB_BYE_REQUESTED);
 }
 
 static void run_round(struct agent* agent) {

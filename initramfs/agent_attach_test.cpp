@@ -96,6 +96,28 @@ TEST_CASE("attach_to_what_is_not_kept_is_refused") {
   }
 }
 
+TEST_CASE("attached_tells_of_the_standard_input_and_the_terminal") {
+  Agent agent;
+  struct Case {
+    uint32_t start;
+    uint32_t attached;
+  };
+  for (const Case& each : {Case{0, MSB_ATTACHED_INPUT}, Case{MSB_START_NO_STDIN, 0},
+                           Case{MSB_START_TERMINAL, MSB_ATTACHED_INPUT | MSB_ATTACHED_TERMINAL}}) {
+    CAPTURE(each.start);
+    Start start = kept("exec sleep 1000");
+    start.flags |= each.start;
+    uint32_t process = start_and_leave(agent, start);
+    for (int round = 0; round < 2; round++) {
+      Connection connection = agent.attach(process, 0);
+      auto first = connection.receive();
+      REQUIRE(first);
+      REQUIRE(first->type == MSB_ATTACHED);
+      CHECK(first->as<msb_attached>().flags == each.attached);
+    }
+  }
+}
+
 TEST_CASE("attach_beyond_what_was_written_is_refused_and_leaves_the_process_alone") {
   Agent agent;
   Connection connection = agent.start(kept("echo abc; cat"));

@@ -13,7 +13,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <thread>
 #include <vector>
 
 #include "initramfs/test_agent.hpp"
@@ -49,6 +48,30 @@ void replace_etc_by_pipes() {
   }
 }
 
+/// Starts processes that read their input until one is refused for want of resources, and then ends
+/// them all.
+void exhaust(const Agent& agent, const Start& start, uint32_t code) {
+  constexpr int kMany = 12;
+  std::vector<Connection> running;
+  bool refused = false;
+  for (int i = 0; i < kMany && !refused; i++) {
+    Connection connection = agent.start(start);
+    auto first = connection.receive();
+    REQUIRE(first);
+    refused = first->type == MSB_REFUSED;
+    if (refused) {
+      CHECK(first->as<msb_failure>().stage == MSB_STAGE_RESOURCES);
+      CHECK(first->as<msb_failure>().code == code);
+    } else {
+      running.push_back(std::move(connection));
+    }
+  }
+  CHECK(refused);
+  CHECK(running.size() >= 3);
+  for (Connection& connection : running) connection.end_input();
+  for (Connection& connection : running) CHECK(connection.finish().exited);
+}
+
 }  // namespace
 
 TEST_CASE("process_whose_time_is_over_is_killed_with_its_group") {
@@ -65,8 +88,7 @@ TEST_CASE("process_whose_time_is_over_is_killed_with_its_group") {
   CHECK(outcome.exited->kind == MSB_EXIT_SIGNAL);
   CHECK(outcome.exited->value == SIGKILL);
   CHECK(outcome.exited->flags == MSB_EXITED_TIMED_OUT);
-  for (int i = 0; i < kPatienceSeconds * 100 && kill(member, 0) == 0; i++) usleep(10000);
-  CHECK(kill(member, 0) != 0);
+  CHECK(dies(member));
 }
 
 TEST_CASE("process_that_ends_in_time_is_left_alone") {
@@ -231,24 +253,7 @@ TEST_CASE("agent_without_descriptors_refuses_and_lives_on") {
   });
   Start start = shell("cat");
   start.limits = {limit(RLIMIT_NOFILE, 40, 40)};
-  std::vector<Connection> running;
-  bool refused = false;
-  for (int i = 0; i < 12 && !refused; i++) {
-    Connection connection = agent.start(start);
-    auto first = connection.receive();
-    REQUIRE(first);
-    refused = first->type == MSB_REFUSED;
-    if (refused) {
-      CHECK(first->as<msb_failure>().stage == MSB_STAGE_RESOURCES);
-      CHECK(first->as<msb_failure>().code == EMFILE);
-    } else {
-      running.push_back(std::move(connection));
-    }
-  }
-  CHECK(refused);
-  CHECK(running.size() >= 3);
-  for (Connection& connection : running) connection.end_input();
-  for (Connection& connection : running) CHECK(connection.finish().exited);
+  exhaust(agent, start, EMFILE);
   start.arguments[2] = "echo fine";
   CHECK(agent.run(start).output == "fine\n");
 }
@@ -268,81 +273,6 @@ TEST_CASE("agent_that_may_have_no_more_processes_refuses_and_lives_on") {
   Start start{.arguments = {"cat"}};
   // An agent that is not root cannot have the limit of root.
   start.limits = {limit(RLIMIT_NOFILE, 20, 20)};
-  std::vector<Connection> running;
-  bool refused = false;
-  for (int i = 0; i < 12 && !refused; i++) {
-    Connection connection = agent.start(start);
-    auto first = connection.receive();
-    REQUIRE(first);
-    refused = first->type == MSB_REFUSED;
-    if (refused) {
-      CHECK(first->as<msb_failure>().stage == MSB_STAGE_RESOURCES);
-      CHECK(first->as<msb_failure>().code == EAGAIN);
-    } else {
-      running.push_back(std::move(connection));
-    }
-  }
-  CHECK(refused);
-  CHECK(running.size() >= 3);
-  for (Connection& connection : running) connection.end_input();
-  for (Connection& connection : running) CHECK(connection.finish().exited);
+  exhaust(agent, start, EAGAIN);
   CHECK(agent.run(start).exited);
-}
-
-TEST_CASE("shutdown_with_grace_signals_every_group_and_waits_for_them") {
-  Agent agent;
-  std::string file = "/tmp/msb-grace-test-" + std::to_string(getpid());
-  Start start = shell("trap 'sleep 0.3; echo saved > " + file +
-                      "; exit 0' TERM; echo ready; while :; do sleep 0.05; done");
-  Connection connection = agent.start(start);
-  uint32_t process = connection.started().process;
-  CHECK(process != 0);
-  REQUIRE(connection.receive_until("ready\n"));
-  agent.shut_down(SIGTERM, 60000);
-  Outcome late;
-  while (!late.refused) {
-    // Until the agent has read it, processes can be started.
-    late = agent.run(shell("true"));
-    if (!late.refused && !late.exited) break;
-  }
-  REQUIRE(late.refused);
-  CHECK(late.refused->stage == MSB_STAGE_REQUEST);
-  CHECK(late.refused->code == ESHUTDOWN);
-  Outcome outcome = connection.finish();
-  REQUIRE(outcome.exited);
-  CHECK(outcome.exited->value == 0);
-  CHECK(agent.wait() == MSB_BYE_REQUESTED);
-  std::string text;
-  std::ifstream(file) >> text;
-  CHECK(text == "saved");
-  std::filesystem::remove(file);
-}
-
-TEST_CASE("shutdown_kills_what_does_not_end_within_its_grace") {
-  Agent agent;
-  Connection connection =
-      agent.start(shell("trap '' TERM; echo ready; while :; do sleep 0.05; done"));
-  pid_t pid = static_cast<pid_t>(connection.started().pid);
-  REQUIRE(connection.receive_until("ready\n"));
-  agent.shut_down(SIGTERM, 300);
-  CHECK(agent.wait() == MSB_BYE_REQUESTED);
-  CHECK(connection.is_closed_by_agent());
-  CHECK(kill(pid, 0) != 0);
-}
-
-TEST_CASE("shutdown_with_grace_and_nothing_running_is_at_once") {
-  Agent agent;
-  agent.shut_down(SIGTERM, 600000);
-  CHECK(agent.wait() == MSB_BYE_REQUESTED);
-}
-
-TEST_CASE("shutdown_without_grace_ends_one_that_has_it") {
-  Agent agent;
-  Connection connection =
-      agent.start(shell("trap '' TERM; echo ready; while :; do sleep 0.05; done"));
-  connection.started();
-  REQUIRE(connection.receive_until("ready\n"));
-  agent.shut_down(SIGTERM, 600000);
-  agent.shut_down();
-  CHECK(agent.wait() == MSB_BYE_REQUESTED);
 }

@@ -21,15 +21,6 @@ std::string random_bytes(size_t size) {
   return bytes;
 }
 
-/// Whether a process ends soon.
-bool dies(pid_t pid) {
-  for (int i = 0; i < kPatienceSeconds * 100; i++) {
-    if (kill(pid, 0) != 0) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return false;
-}
-
 }  // namespace
 
 TEST_CASE("stream_of_any_bytes_comes_back_unchanged") {

@@ -411,6 +411,14 @@ void connections_sweep(struct connections* connections) {
   }
 }
 
+bool connections_are_behind(const struct connections* connections) {
+  const struct connection* connection = connections->first;
+  for (; connection != NULL; connection = connection->next) {
+    if (connection->process != NULL || buffer_length(&connection->unsent) > 0) return true;
+  }
+  return false;
+}
+
 void connections_end(struct connections* connections) {
   while (connections->first != NULL) {
     struct connection* connection = connections->first;

@@ -77,6 +77,9 @@ void connections_reaped(struct connections* connections, pid_t pid);
  * processes_sweep(). */
 void connections_sweep(struct connections* connections);
 
+/* Whether a host has not been sent all of what a process wrote, or how it ended. */
+bool connections_are_behind(const struct connections* connections);
+
 /* Kills the file services, closes and frees everything. */
 void connections_end(struct connections* connections);
 

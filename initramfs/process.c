@@ -218,6 +218,8 @@ void process_attach(struct process* process, struct connection* connection,
                                   .channel_input = inputs[PROCESS_CHANNEL].taken};
   if (inputs[PROCESS_STDIN].ended) attached.flags |= MSB_ATTACHED_INPUT_ENDED;
   if (inputs[PROCESS_CHANNEL].ended) attached.flags |= MSB_ATTACHED_CHANNEL_ENDED;
+  if ((process->flags & MSB_START_TERMINAL) != 0) attached.flags |= MSB_ATTACHED_TERMINAL;
+  if ((process->flags & MSB_START_NO_STDIN) == 0) attached.flags |= MSB_ATTACHED_INPUT;
   for (int i = 0; i < (int)MSB_STREAMS; i++) {
     process->sent[i] = offset_to_go_on(&process->streams[i], offsets[i]);
     attached.offsets[i] = process->sent[i];

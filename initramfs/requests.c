@@ -139,7 +139,8 @@ static void answer_forget(struct connection* connection, const uint8_t* payload)
   if (process == NULL) {
     refuse_unknown(connection);
   } else if (process->pid != 0) {
-    refuse(connection, MSB_STAGE_REQUEST, EBUSY, "FORGET: the process runs");
+    refuse(connection, MSB_STAGE_REQUEST, EBUSY,
+           "FORGET: the process runs, and can be forgotten once it has ended");
   } else {
     process_forget(process);
     send_done(connection, 0);

@@ -88,6 +88,14 @@ bool can_raise_limits() {
   return geteuid() == 0 && prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE) == 1;
 }
 
+bool dies(pid_t pid) {
+  for (int i = 0; i < kPatienceSeconds * 100; i++) {
+    if (kill(pid, 0) != 0) return true;
+    usleep(10000);
+  }
+  return false;
+}
+
 std::string frame(uint32_t type, const std::string& payload) {
   msb_frame_header header{.type = type, .length = static_cast<uint32_t>(payload.size())};
   return std::string(reinterpret_cast<const char*>(&header), sizeof header) + payload;

@@ -37,6 +37,9 @@ std::string frame(uint32_t type, const std::string& payload = {});
 /// may.
 bool can_raise_limits();
 
+/// Whether a process ends, and is reaped, soon.
+bool dies(pid_t pid);
+
 /// A structure of the protocol as bytes.
 template <typename T>
 std::string bytes_of(const T& value) {

@@ -75,6 +75,8 @@ void Command::on_started(std::uint32_t process) {
 }
 
 void Command::on_attached(const msb_attached& attached) {
+  options_.input = (attached.flags & MSB_ATTACHED_INPUT) != 0;
+  options_.terminal = (attached.flags & MSB_ATTACHED_TERMINAL) != 0;
   on_started(attached.process);
   if (running() && options_.terminal) {
     resize();  // the terminal had the size of whoever was there before
@@ -157,6 +159,12 @@ void Command::on_exited(const protocol::Exited& exited) {
 }
 
 void Command::on_failed(const protocol::Failure& failure) {
+  if (failure.stage == MSB_STAGE_PROCESS && options_.attach) {
+    end({kExitLauncher,
+         fmt::format("there is no process {} that was started to be kept (--detach or --keep)",
+                     options_.attach->process)});
+    return;
+  }
   if (failure.stage != 0) {
     end({status_of_refusal(failure), failure.error.message});
     return;

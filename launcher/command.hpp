@@ -22,7 +22,8 @@ namespace msb::launcher {
 struct CommandOptions {
   protocol::ProcessSpec process;               // to start, unless:
   std::optional<protocol::AttachSpec> attach;  // to go on with one that was started before
-  bool input = true;                           // our standard input is the process's
+  // Of a process that is attached to, the agent tells the next two.
+  bool input = true;        // our standard input is the process's
   bool terminal = false;    // the process has a terminal: ours, if there is one, becomes raw
   bool kept = false;        // it outlives us: Ctrl-P Ctrl-Q in a terminal lets go of it
   std::string memory_hint;  // for the message when memory ran out, after "ran out of memory"

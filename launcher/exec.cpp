@@ -256,25 +256,6 @@ Outcome attach(const std::string& socket, const std::string& process, bool from_
   if (!id) {
     return failed(id.error());
   }
-  // What its standard input is like is known from the list.
-  std::optional<std::uint32_t> flags;
-  const Outcome listed = ask(socket, [&](protocol::Requests& requests, const Finish& finish) {
-    requests.list(
-        [&](const protocol::ProcessEntry& entry) {
-          if (entry.fields.process == *id) {
-            flags = entry.fields.flags;
-          }
-        },
-        finishing<std::uint64_t>(finish));
-  });
-  if (listed.status != 0) {
-    return listed;
-  }
-  if (!flags || (*flags & MSB_START_KEEP) == 0) {
-    return {kExitLauncher,
-            fmt::format("there is no process {} that was started to be kept (--detach or --keep)",
-                        *id)};
-  }
   auto loop = Loop::create();
   if (!loop) {
     return failed(loop.error());
@@ -283,13 +264,7 @@ Outcome attach(const std::string& socket, const std::string& process, bool from_
   protocol::AttachSpec spec{.process = *id};
   spec.offsets.fill(from_start ? 0 : MSB_OFFSET_END);
   const auto opener = protocol::open_sandbox(socket);
-  return Joined(**loop, opener,
-                {.process = {},
-                 .attach = spec,
-                 .input = (*flags & MSB_START_NO_STDIN) == 0,
-                 .terminal = (*flags & MSB_START_TERMINAL) != 0,
-                 .kept = true,
-                 .memory_hint = ""})
+  return Joined(**loop, opener, {.process = {}, .attach = spec, .kept = true, .memory_hint = ""})
       .run();
 }
 
@@ -315,6 +290,16 @@ Outcome kill_process(const std::string& socket, const std::string& process,
   }
   return ask(socket, [&](protocol::Requests& requests, const Finish& finish) {
     requests.signal(*id, *number, group, finishing<void>(finish));
+  });
+}
+
+Outcome forget_process(const std::string& socket, const std::string& process) {
+  const auto id = parse_process_id(process);
+  if (!id) {
+    return failed(id.error());
+  }
+  return ask(socket, [&](protocol::Requests& requests, const Finish& finish) {
+    requests.forget(*id, finishing<void>(finish));
   });
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// `msb-vmm exec`, `attach`, `ps` and `kill`: processes in a machine that runs, over its socket.
+// `msb-vmm exec`, `attach`, `ps`, `kill` and `forget`: processes in a machine that runs, over its
+// socket.
 #pragma once
 
 #include <cstdint>
@@ -37,5 +38,7 @@ Outcome list_processes(const std::string& socket);
 // `group`: its whole process group.
 Outcome kill_process(const std::string& socket, const std::string& process,
                      const std::string& signal, bool group);
+// A kept process that has ended: what it wrote, and how it ended, is let go of.
+Outcome forget_process(const std::string& socket, const std::string& process);
 
 }  // namespace msb::launcher

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/image.hpp"
 
+#include <csignal>
 #include <utility>
 
 #include "launcher/environment.hpp"
 #include "launcher/paths.hpp"
+#include "launcher/words.hpp"
 #include "oci/layer_cache.hpp"
 #include "oci/layout.hpp"
 
@@ -30,6 +32,20 @@ Result<protocol::ProcessSpec> make_process(const oci::ImageConfig& image,
                       : !image.working_dir.empty() ? image.working_dir
                                                    : "/";
   return process;
+}
+
+Result<std::uint32_t> stop_signal(const oci::ImageConfig& image, const std::string& wanted) {
+  if (!wanted.empty()) {
+    const auto signal = parse_signal(wanted);
+    return signal ? signal : fail("--stop-signal: {}", signal.error().message);
+  }
+  if (image.stop_signal.empty()) {
+    return SIGTERM;
+  }
+  const auto signal = parse_signal(image.stop_signal);
+  return signal ? signal
+                : fail("the image's StopSignal: {}; name another one with --stop-signal",
+                       signal.error().message);
 }
 
 Result<OpenImage> open_image(const std::string& argument) {

@@ -3,6 +3,7 @@
 // asks for.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,10 @@ struct ProcessOptions {
 // command, or a variable has no name.
 Result<protocol::ProcessSpec> make_process(const oci::ImageConfig& image,
                                            const ProcessOptions& options);
+
+// The signal that asks the image's processes to end: `wanted` if it is not empty, else the image's
+// own word (config.md, StopSignal), else SIGTERM. Fails for one that there is not.
+Result<std::uint32_t> stop_signal(const oci::ImageConfig& image, const std::string& wanted);
 
 struct OpenImage {
   oci::ImageConfig config;

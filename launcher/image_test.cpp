@@ -4,7 +4,10 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <csignal>
+#include <cstdint>
 #include <cstdlib>
+#include <utility>
 
 namespace msb::launcher {
 namespace {
@@ -80,6 +83,33 @@ TEST_CASE("HOME is left to the guest, which knows the user's directory") {
   CHECK(process->user == "postgres:adm");
   CHECK(std::ranges::none_of(process->environment,
                              [](const std::string& text) { return text.starts_with("HOME="); }));
+}
+
+TEST_CASE("the stop signal is the user's, else the image's, else SIGTERM") {
+  oci::ImageConfig image;
+  CHECK(stop_signal(image, "") == std::uint32_t{SIGTERM});
+  for (const auto& [word, number] : {std::pair{"SIGQUIT", 3U}, std::pair{"INT", 2U},
+                                     std::pair{"15", 15U}, std::pair{"SIGRTMIN+3", 37U}}) {
+    CAPTURE(word);
+    image.stop_signal = word;
+    CHECK(stop_signal(image, "") == number);
+    CHECK(stop_signal(image, "HUP") == std::uint32_t{SIGHUP});
+  }
+}
+
+TEST_CASE("a stop signal that there is not is refused, and by whom it was named") {
+  oci::ImageConfig image;
+  for (const char* word : {"SIGNOTHING", "0", "65", "TERM ", "SIGRTMIN+31", "-15"}) {
+    CAPTURE(word);
+    image.stop_signal = word;
+    const auto named_by_image = stop_signal(image, "");
+    REQUIRE_FALSE(named_by_image);
+    CHECK(named_by_image.error().message.starts_with("the image's StopSignal: "));
+    const auto named_by_user = stop_signal({}, word);
+    REQUIRE_FALSE(named_by_user);
+    CHECK(named_by_user.error().message.starts_with("--stop-signal: "));
+    CHECK(stop_signal(image, "TERM") == std::uint32_t{SIGTERM});
+  }
 }
 
 TEST_CASE("nothing to run, and variables without a name, are refused") {

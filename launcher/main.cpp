@@ -87,7 +87,7 @@ struct Words {
   std::string prepared_image;
   launcher::ExecOptions exec;
   std::uint32_t keep = 0;
-  std::string process;  // of attach and kill
+  std::string process;  // of attach, kill and forget
   bool from_start = false;
   std::string signal = "TERM";
   bool group = false;
@@ -100,6 +100,7 @@ struct Commands {
   CLI::App* attach;
   CLI::App* ps;
   CLI::App* kill;
+  CLI::App* forget;
 };
 
 // Options that `run` and `exec` share.
@@ -148,6 +149,13 @@ CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
       ->type_name("SECONDS")
       ->check(check_number)
       ->check(CLI::Range(1, 3600))
+      ->capture_default_str();
+  run->add_option("--stop-signal", options.stop_signal,
+                  "What SIGTERM is passed on as, instead of the image's word or SIGTERM")
+      ->type_name("SIGNAL");
+  run->add_option("--stop-timeout", options.stop_timeout,
+                  "How long the command may then take to end before it is killed")
+      ->type_name("SECONDS")
       ->capture_default_str();
   run->add_flag("--console", options.console, "Show the guest's serial console on standard error");
   run->add_flag("--timing", options.timing, "Print when each phase was reached to standard error");
@@ -216,6 +224,14 @@ CLI::App* add_kill(CLI::App& app, Words& words) {
   return kill;
 }
 
+CLI::App* add_forget(CLI::App& app, Words& words) {
+  CLI::App* forget = app.add_subcommand(
+      "forget", "Let go of what a process that was started to be kept, and has ended, wrote.");
+  add_socket(*forget, words.exec.socket);
+  forget->add_option("process", words.process, "Its id")->required()->type_name("ID");
+  return forget;
+}
+
 Commands add_commands(CLI::App& app, Words& words) {
   Commands commands{};
   commands.run = add_run(app, words.run);
@@ -231,6 +247,7 @@ Commands add_commands(CLI::App& app, Words& words) {
   commands.ps = app.add_subcommand("ps", "List the processes that were started in a sandbox.");
   add_socket(*commands.ps, words.exec.socket);
   commands.kill = add_kill(app, words);
+  commands.forget = add_forget(app, words);
   app.add_subcommand("doctor", "Say whether this host can run guests, and if not, why.");
   return commands;
 }
@@ -257,6 +274,9 @@ int obey(const Commands& commands, Words& words) {
   if (commands.kill->parsed()) {
     return report(
         launcher::kill_process(words.exec.socket, words.process, words.signal, words.group));
+  }
+  if (commands.forget->parsed()) {
+    return report(launcher::forget_process(words.exec.socket, words.process));
   }
   return doctor();
 }

@@ -19,6 +19,7 @@
 #include "launcher/session.hpp"
 #include "launcher/signals.hpp"
 #include "launcher/terminal.hpp"
+#include "launcher/words.hpp"
 #include "protocol/msb_boot.h"
 #include "protocol/msb_exec.h"
 
@@ -140,6 +141,10 @@ Outcome run(const RunOptions& options) {
   if (auto checked = check_size(options); !checked) {
     return failed(checked.error());
   }
+  const auto stop_grace_ms = parse_stop_timeout(options.stop_timeout);
+  if (!stop_grace_ms) {
+    return failed(stop_grace_ms.error());
+  }
   take_signals();
 
   const auto kvm = open_kvm();
@@ -159,6 +164,10 @@ Outcome run(const RunOptions& options) {
   auto process = make_process(image->config, options.process);
   if (!process) {
     return failed(process.error());
+  }
+  const auto signal = stop_signal(image->config, options.stop_signal);
+  if (!signal) {
+    return failed(signal.error());
   }
   if (options.terminal) {
     process->terminal = terminal_size(STDIN_FILENO).value_or(protocol::TerminalSize{});
@@ -198,6 +207,8 @@ Outcome run(const RunOptions& options) {
                                      ", of which it has {} MiB; give it more with --memory",
                                      options.memory_mib)},
                      .ready_timeout_s = options.ready_timeout_s,
+                     .stop_signal = *signal,
+                     .stop_grace_ms = *stop_grace_ms,
                      .server = server.get(),
                      .diagnose = [&] { return diagnose(kvm->get()); }},
                     timeline);

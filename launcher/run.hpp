@@ -23,6 +23,8 @@ struct RunOptions {
   bool terminal = false;     // the command gets a terminal, which shows in the caller's
   bool timing = false;       // print the times of the phases to standard error
   std::uint64_t ready_timeout_s = 60;
+  std::string stop_signal;          // by name or number; empty: the image's own, or SIGTERM
+  std::string stop_timeout = "10";  // seconds
 };
 
 // Runs it to its end. The caller prints the message.

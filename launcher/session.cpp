@@ -18,6 +18,7 @@ namespace msb::launcher {
 namespace {
 
 constexpr std::uint64_t kSecond = 1'000'000'000;  // nanoseconds
+constexpr std::uint64_t kMillisecond = 1'000'000;
 // How long a guest may take over its orderly end before the machine is ended for it.
 constexpr std::uint64_t kShutdownTimeout = 5 * kSecond;
 // A guest that takes longer than this to become ready may be on a KVM that cannot run it. Some of
@@ -62,9 +63,14 @@ Session::Session(Loop& loop, MachineProcess& machine, SessionOptions options, Ti
           on_boot_timeout();
         }
       }),
+      stop_timeout_([this](std::int32_t result) {
+        if (result == -ETIME) {
+          on_end_timeout();
+        }
+      }),
       end_timeout_([this](std::int32_t result) {
         if (result == -ETIME) {
-          finish({kExitLauncher, "the guest did not end in time and was ended"});
+          on_end_timeout();
         }
       }),
       slow_boot_([this](std::int32_t result) {
@@ -140,6 +146,14 @@ void Session::on_boot_timeout() {
   }
 }
 
+void Session::on_end_timeout() {
+  finish(
+      {kExitLauncher, machine_is_gone_
+                          ? "the sandbox has stopped, but what the command wrote last was not read "
+                            "in time, so that its exit status is not known"
+                          : "the guest did not end in time and was ended"});
+}
+
 // --- the machine process ---
 
 void Session::on_control() {
@@ -154,6 +168,7 @@ void Session::on_control() {
       return;
     } else {
       lose_machine();
+      return;
     }
   }
 }
@@ -167,6 +182,10 @@ void Session::on_machine_ended() {
 }
 
 void Session::lose_machine() {
+  if (announced_ && stopping_) {
+    machine_is_gone_ = true;
+    return;
+  }
   if (!announced_) {
     outcome_.reset();  // connections that broke with it were only the symptom
   }
@@ -207,7 +226,9 @@ void Session::on_control_message(ControlMessage message) {
 void Session::on_stopped(StopReason reason, const std::string& detail) {
   timeline_.mark("machine stopped");
   if (announced_) {
-    finish({kExitLauncher, "the guest ended without running the command"});
+    if (!stopping_) {
+      finish({kExitLauncher, "the guest ended without running the command"});
+    }
     return;
   }
   std::string symptom =
@@ -294,7 +315,9 @@ void Session::on_bye(const protocol::Frame& frame) {
                             restart ? "restart" : "power off")};
   }
   expect_end();
-  guest_->close();  // the guest waits for this, and then ends the machine
+  if (!stopping_) {
+    guest_->close();  // the guest waits for this, and then ends the machine
+  }
 }
 
 void Session::on_guest_closed(const std::optional<Error>& error) {
@@ -327,11 +350,23 @@ void Session::on_started() {
 
 void Session::on_ended(Outcome outcome) {
   timeline_.mark("command exited");
-  shut_down(std::move(outcome));
+  if (stopping_) {
+    settle_stop(std::move(outcome));
+  } else if (state_ != State::kEnding) {
+    shut_down(std::move(outcome));
+  }
 }
 
 void Session::on_lost(const Error& error) {
-  if (finished_ || state_ == State::kEnding) {
+  if (finished_) {
+    return;
+  }
+  if (stopping_) {
+    settle_stop(error.code == ECONNRESET ? killed() : Outcome{kExitLauncher, error.message});
+    expect_end();
+    return;
+  }
+  if (state_ == State::kEnding) {
     return;
   }
   // The guest may be ending for a reason that it tells on the control connection, or that the
@@ -358,11 +393,18 @@ void Session::on_signal(int signal) {
       finish({kExitSignal + signal, "interrupted before the command had started"});
       break;
     case State::kRunning:
-      if (signal == SIGINT && ++interrupts_ == kImpatience) {
-        finish({kExitSignal + signal, "the sandbox was ended after three interrupts"});
-        break;
+      if (signal == SIGTERM) {
+        stop();
+      } else {
+        on_signal_for_command(signal);
       }
-      command_.on_signal(signal);
+      break;
+    case State::kStopping:
+      if (signal == SIGTERM) {
+        shut_down({kExitSignal + SIGKILL, "the command was killed at a second SIGTERM"});
+      } else {
+        on_signal_for_command(signal);
+      }
       break;
     case State::kEnding:
       finish({kExitSignal + signal, ""});
@@ -370,7 +412,49 @@ void Session::on_signal(int signal) {
   }
 }
 
+void Session::on_signal_for_command(int signal) {
+  if (signal == SIGINT && ++interrupts_ == kImpatience) {
+    finish({kExitSignal + signal, "the sandbox was ended after three interrupts"});
+  } else {
+    command_.on_signal(signal);
+  }
+}
+
+// Asks everything that was started to end. The guest then ends by itself, with BYE: once all has
+// ended, or when the grace is over.
+void Session::stop() {
+  state_ = State::kStopping;
+  stopping_ = true;
+  guest_->send(*protocol::encode_shutdown(options_.stop_signal, options_.stop_grace_ms));
+  loop_.timeout(options_.stop_grace_ms * kMillisecond + kShutdownTimeout, stop_timeout_);
+}
+
+// What the command came to, while other processes may still have their grace. BYE can come first:
+// what the command wrote is read at the pace of whoever reads it from us.
+void Session::settle_stop(Outcome outcome) {
+  stopping_ = false;
+  if (!outcome_) {
+    outcome_ = std::move(outcome);
+  }
+  if (machine_is_gone_) {
+    finish({});
+  } else if (announced_) {
+    guest_->close();
+  }
+}
+
+Outcome Session::killed() const {
+  constexpr int kKilled = kExitSignal + SIGKILL;
+  if (options_.stop_grace_ms == 0) {
+    return {kKilled, "the command was killed at once, as --stop-timeout 0 asks for"};
+  }
+  return {kKilled, fmt::format("the command did not end within {} s of being asked to and was "
+                               "killed; give it longer with --stop-timeout",
+                               options_.stop_grace_ms / 1000)};
+}
+
 void Session::shut_down(Outcome outcome) {
+  stopping_ = false;
   if (!outcome_) {
     outcome_ = std::move(outcome);
   }

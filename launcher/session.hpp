@@ -25,6 +25,9 @@ namespace msb::launcher {
 struct SessionOptions {
   CommandOptions command;
   std::uint64_t ready_timeout_s = 0;
+  // What SIGTERM means: this signal to every process that was started, and death after so long.
+  std::uint32_t stop_signal = 0;
+  std::uint32_t stop_grace_ms = 0;
   // Optional: opened when the guest is ready, closed when it ends.
   ConnectServer* server = nullptr;
   // Asked once when the guest takes long to become ready: why this host cannot run guests, or
@@ -47,7 +50,8 @@ class Session {
     kBooting,   // waiting for HELLO
     kStarting,  // START was sent
     kRunning,   // the command runs
-    kEnding,    // SHUTDOWN was sent, or the guest ends by itself
+    kStopping,  // SHUTDOWN was sent, with a grace
+    kEnding,    // SHUTDOWN was sent without, or the guest ends by itself
   };
 
   // From the machine process.
@@ -70,7 +74,12 @@ class Session {
   void on_signal(int signal);
   void on_boot_timeout();
   void on_slow_boot();
+  void on_end_timeout();
 
+  void on_signal_for_command(int signal);
+  void stop();
+  void settle_stop(Outcome outcome);
+  [[nodiscard]] Outcome killed() const;
   void shut_down(Outcome outcome);
   void finish(Outcome outcome);
   void expect_end();
@@ -87,7 +96,9 @@ class Session {
   bool ready_ = false;              // the guest said HELLO
   bool announced_ = false;          // the guest said BYE
   bool finished_ = false;
-  int interrupts_ = 0;  // SIGINTs while the command ran
+  bool stopping_ = false;         // SIGTERM came, and what the command came to is not known yet
+  bool machine_is_gone_ = false;  // in good order, and what the command wrote is still being read
+  int interrupts_ = 0;            // SIGINTs while the command ran
 
   std::optional<protocol::FrameStream> guest_;
   const protocol::Opener opener_;
@@ -96,6 +107,7 @@ class Session {
   Operation control_readable_;
   Operation machine_ended_;
   Operation boot_timeout_;
+  Operation stop_timeout_;
   Operation end_timeout_;
   Operation slow_boot_;
 };

@@ -48,8 +48,12 @@ std::optional<std::uint64_t> parse_bound(std::string_view text) {
   return text == "unlimited" || text == "-1" ? kNoLimit : parse<std::uint64_t>(text);
 }
 
+char upper(char letter) {
+  return letter >= 'a' && letter <= 'z' ? static_cast<char>(letter - 'a' + 'A') : letter;
+}
+
 bool same_letters(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, [](char x, char y) { return (x & ~0x20) == (y & ~0x20); });
+  return std::ranges::equal(a, b, {}, upper, upper);
 }
 
 }  // namespace
@@ -114,6 +118,15 @@ Result<std::uint32_t> parse_process_id(std::string_view word) {
     return fail("\"{}\" is no process id; `msb-vmm ps` shows them", word);
   }
   return *id;
+}
+
+Result<std::uint32_t> parse_stop_timeout(std::string_view word) {
+  constexpr std::uint32_t kMaxSeconds = 600;  // as long as SHUTDOWN can say
+  const auto seconds = parse<std::uint32_t>(word);
+  if (!seconds || *seconds > kMaxSeconds) {
+    return fail("--stop-timeout \"{}\" is not whole seconds from 0 to {}", word, kMaxSeconds);
+  }
+  return *seconds * 1000;
 }
 
 Result<std::uint32_t> parse_timeout(std::string_view word) {

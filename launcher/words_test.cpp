@@ -47,7 +47,9 @@ TEST_CASE("signals have names and numbers") {
   CHECK(parse_signal("64") == 64U);
   CHECK(parse_signal("RTMIN") == 34U);
   CHECK(parse_signal("SIGRTMIN+30") == 64U);
-  for (const char* word : {"", "0", "65", "SIG", "NOTHING", "RTMIN+31", "RTMIN-1", "-9"}) {
+  for (const char* word :
+       {"", "0", "65", "SIG", "NOTHING", "RTMIN+31", "RTMIN-1", "-9", "+9", "15 ", " TERM",
+        "USR\x11", "SIGSIGTERM", "SIG15", "RTMIN+", "TERM,INT"}) {
     CAPTURE(word);
     CHECK_FALSE(parse_signal(word));
   }
@@ -63,6 +65,17 @@ TEST_CASE("process ids and timeouts are whole numbers that exist") {
   CHECK_FALSE(parse_timeout("4294968"));
   CHECK_FALSE(parse_timeout("0"));
   CHECK_FALSE(parse_timeout("1.5"));
+}
+
+TEST_CASE("a stop timeout is whole seconds that SHUTDOWN can say") {
+  CHECK(parse_stop_timeout("0") == 0U);
+  CHECK(parse_stop_timeout("10") == 10'000U);
+  CHECK(parse_stop_timeout("600") == 600'000U);
+  for (const char* word :
+       {"", "601", "-1", "+1", "1.5", "1s", " 1", "0x1", "4294967297", "99999999999999999999"}) {
+    CAPTURE(word);
+    CHECK_FALSE(parse_stop_timeout(word));
+  }
 }
 
 std::vector<std::byte> keys(std::string_view text) {

@@ -24,7 +24,10 @@ constexpr std::uint32_t kStartFlags = MSB_START_CREATE_DIRECTORY | MSB_START_KEE
                                       MSB_START_TERMINAL | MSB_START_CHANNEL | MSB_START_NO_STDIN;
 constexpr std::uint32_t kExitedFlags =
     MSB_EXITED_OUT_OF_MEMORY | MSB_EXITED_CORE_DUMPED | MSB_EXITED_TIMED_OUT;
-constexpr std::uint32_t kAttachedFlags = MSB_ATTACHED_INPUT_ENDED | MSB_ATTACHED_CHANNEL_ENDED;
+constexpr std::uint32_t kAttachedFlags = MSB_ATTACHED_INPUT_ENDED | MSB_ATTACHED_CHANNEL_ENDED |
+                                         MSB_ATTACHED_TERMINAL | MSB_ATTACHED_INPUT;
+// Only what has a standard input has these.
+constexpr std::uint32_t kAttachedNeedInput = MSB_ATTACHED_INPUT_ENDED | MSB_ATTACHED_TERMINAL;
 
 std::unexpected<Error> malformed(const Frame& frame, std::string_view what) {
   return fail("the guest sent a malformed {}: {}", frame_name(frame.type), what);
@@ -113,8 +116,13 @@ Result<msb_started> decode_started(const Frame& frame) {
 
 Result<msb_attached> decode_attached(const Frame& frame) {
   auto attached = read_fields<msb_attached>(frame);
-  if (attached && (attached->process == 0 || attached->reserved != 0 ||
-                   (attached->flags & ~kAttachedFlags) != 0)) {
+  if (!attached) {
+    return attached;
+  }
+  const bool input = (attached->flags & MSB_ATTACHED_INPUT) != 0;
+  if (attached->process == 0 || attached->reserved != 0 ||
+      (attached->flags & ~kAttachedFlags) != 0 ||
+      (!input && (attached->flags & kAttachedNeedInput) != 0)) {
     return malformed(frame, "the process has no id, or a flag does not exist");
   }
   return attached;

@@ -57,14 +57,26 @@ TEST_CASE("process 0 does not exist") {
   msb_attached attached{};
   attached.process = 1;
   CHECK(decode_attached(Made(MSB_ATTACHED, attached).frame));
-  attached.flags = 4;
-  CHECK_FALSE(decode_attached(Made(MSB_ATTACHED, attached).frame));
-  attached.flags = 3;
   attached.reserved = 1;
   CHECK_FALSE(decode_attached(Made(MSB_ATTACHED, attached).frame));
   attached.reserved = 0;
   attached.process = 0;
   CHECK_FALSE(decode_attached(Made(MSB_ATTACHED, attached).frame));
+}
+
+TEST_CASE("only a process with a standard input has a terminal, or has had its end of input") {
+  msb_attached attached{};
+  attached.process = 1;
+  for (const std::uint32_t flags : {0U, 2U, 8U, 9U, 10U, 11U, 12U, 15U}) {
+    CAPTURE(flags);
+    attached.flags = flags;
+    CHECK(decode_attached(Made(MSB_ATTACHED, attached).frame));
+  }
+  for (const std::uint32_t flags : {1U, 3U, 4U, 5U, 7U, 16U, 24U, 0x80000008U}) {
+    CAPTURE(flags);
+    attached.flags = flags;
+    CHECK_FALSE(decode_attached(Made(MSB_ATTACHED, attached).frame));
+  }
 }
 
 TEST_CASE("a process ends by a status or a signal that exists") {

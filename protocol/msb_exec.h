@@ -216,6 +216,8 @@ struct msb_attached {
 };
 #define MSB_ATTACHED_INPUT_ENDED 1u   /* the empty STDIN has come */
 #define MSB_ATTACHED_CHANNEL_ENDED 2u /* the empty CHANNEL_INPUT has come */
+#define MSB_ATTACHED_TERMINAL 4u      /* its standard streams are a pseudo-terminal */
+#define MSB_ATTACHED_INPUT 8u         /* it has a standard input: STDIN is no protocol error */
 
 enum msb_exit_kind {
   MSB_EXIT_STATUS = 1, /* `value` is the exit status */

@@ -19,7 +19,7 @@ using Offsets = std::array<std::uint64_t, MSB_STREAMS>;
 // What a connection may do, as it was asked for.
 struct Request {
   std::optional<AttachSpec> attach;  // else it is a START
-  bool terminal = false;
+  bool terminal = false;             // of ATTACH known once it is answered
   bool channel = false;
   bool input = false;
 };
@@ -144,7 +144,9 @@ void Process::State::on_attached(const Frame& frame) {
   }
   phase_ = Phase::kRunning;
   process_ = attached->process;
-  input_open_ = (attached->flags & MSB_ATTACHED_INPUT_ENDED) == 0;
+  request_.terminal = (attached->flags & MSB_ATTACHED_TERMINAL) != 0;
+  input_open_ =
+      (attached->flags & (MSB_ATTACHED_INPUT | MSB_ATTACHED_INPUT_ENDED)) == MSB_ATTACHED_INPUT;
   channel_open_ = (attached->flags & MSB_ATTACHED_CHANNEL_ENDED) == 0;
   if (events_.attached) {
     events_.attached(*attached);
@@ -162,10 +164,9 @@ void Process::State::on_refused(const Frame& frame) {
 }
 
 bool Process::State::on_output(msb_stream stream, const Frame& frame) {
-  // What a process that was attached to has of these is not known here.
-  const bool known = !request_.attach;
-  const bool exists = (stream != MSB_STREAM_STDERR || !known || !request_.terminal) &&
-                      (stream != MSB_STREAM_CHANNEL || !known || request_.channel);
+  // Whether a process that was attached to has a channel is not known here.
+  const bool exists = (stream != MSB_STREAM_STDERR || !request_.terminal) &&
+                      (stream != MSB_STREAM_CHANNEL || request_.attach || request_.channel);
   std::uint64_t& offset = offsets_[stream];
   if (phase_ != Phase::kRunning || !exists ||
       frame.payload.size() > std::numeric_limits<std::uint64_t>::max() - offset) {

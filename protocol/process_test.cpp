@@ -216,7 +216,7 @@ TEST_CASE("a connection that ends early says how far it had come") {
   CHECK(seen.failed->error.code == code);
 }
 
-msb_attached attached_at(std::uint64_t out, std::uint32_t flags = 0) {
+msb_attached attached_at(std::uint64_t out, std::uint32_t flags = MSB_ATTACHED_INPUT) {
   msb_attached fields{};
   fields.process = 7;
   fields.offsets[0] = out;
@@ -243,10 +243,20 @@ TEST_CASE("an input that was ended before cannot be written") {
   Seen seen;
   Process process =
       Process::attach(*wire.loop, std::move(wire.host), {.process = 7}, seen.events());
-  wire.say("OK 1\n" + frame_of(MSB_ATTACHED, attached_at(0, 3)));
+  wire.say("OK 1\n" + frame_of(MSB_ATTACHED, attached_at(0, 11)));
   CHECK(wire.run_until([&] { return seen.attached.has_value(); }));
   CHECK_FALSE(process.input_open());
   CHECK_FALSE(process.channel_open());
+}
+
+TEST_CASE("an input that a process was started without cannot be written") {
+  Wire wire;
+  Seen seen;
+  Process process =
+      Process::attach(*wire.loop, std::move(wire.host), {.process = 7}, seen.events());
+  wire.say("OK 1\n" + frame_of(MSB_ATTACHED, attached_at(0, 0)));
+  CHECK(wire.run_until([&] { return seen.attached.has_value(); }));
+  CHECK_FALSE(process.input_open());
 }
 
 TEST_CASE("another connection may take the process over") {
@@ -279,6 +289,10 @@ TEST_CASE("a guest that attaches elsewhere is a broken connection") {
   }
   SUBCASE("an end before what came") {
     answer = frame_of(MSB_ATTACHED, attached_at(10)) + exited(7, 9);
+  }
+  SUBCASE("a standard error beside a terminal") {
+    answer = frame_of(MSB_ATTACHED, attached_at(10, MSB_ATTACHED_INPUT | MSB_ATTACHED_TERMINAL)) +
+             frame_of(MSB_STDERR, "x");
   }
   Wire wire;
   Seen seen;

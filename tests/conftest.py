@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What whole-system tests share: the programs under test, and a look at what each test leaves behind."""
 
+import hashlib
+import json
 import os
 import pathlib
 import select
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -121,6 +124,44 @@ def message(result):
     lines = result.stderr.decode().splitlines()
     assert len(lines) == 1 and lines[0].startswith("msb-vmm: "), result.stderr
     return lines[0].removeprefix("msb-vmm: ")
+
+
+@pytest.fixture
+def layout():
+    """A copy of the images, to be changed: beside them, since it is made of links."""
+    with tempfile.TemporaryDirectory(prefix="changed-", dir=IMAGES.parent) as directory:
+        yield pathlib.Path(shutil.copytree(IMAGES, pathlib.Path(directory) / "layout", copy_function=os.link))
+
+
+def blob(layout, descriptor):
+    return layout / "blobs/sha256" / descriptor["digest"].removeprefix("sha256:")
+
+
+def manifest_of(layout, tag="base"):
+    index = json.loads((layout / "index.json").read_text())
+    [descriptor] = [entry for entry in index["manifests"]
+                    if entry["annotations"]["org.opencontainers.image.ref.name"] == tag]
+    return descriptor, json.loads(blob(layout, descriptor).read_text())
+
+
+def image_with(layout, **fields):
+    """An image of its own in `layout`: base, with fields of its configuration changed (config.md, `config`)."""
+
+    def store(descriptor, document):
+        content = json.dumps(document).encode()
+        stored = dict(descriptor, digest="sha256:" + hashlib.sha256(content).hexdigest(), size=len(content))
+        blob(layout, stored).write_bytes(content)
+        return stored
+
+    descriptor, manifest = manifest_of(layout)
+    config = json.loads(blob(layout, manifest["config"]).read_text())
+    config["config"] |= fields
+    manifest["config"] = store(manifest["config"], config)
+    name = {"org.opencontainers.image.ref.name": "changed"}
+    index = {"schemaVersion": 2, "manifests": [dict(store(descriptor, manifest), annotations=name)]}
+    (layout / "index.json").unlink()  # a link to the real one
+    (layout / "index.json").write_text(json.dumps(index))
+    return f"{layout}:changed"
 
 
 HUNG = []  # (test, what was said), where a guest did not answer and the test ran once more

@@ -192,13 +192,15 @@ class Attached:
     channel_input: int
     input_ended: bool
     channel_input_ended: bool
+    terminal: bool
+    has_input: bool
 
     @classmethod
     def parse(cls, payload):
         process, pid, *offsets, taken, channel_taken, flags, zero = struct.unpack("<II5QII", payload)
-        if flags > 3 or zero != 0:
+        if flags > 15 or (flags & 5 and not flags & 8) or zero != 0:
             raise ProtocolError(f"ATTACHED with flags {flags}, reserved field {zero}")
-        return cls(process, pid, tuple(offsets), taken, channel_taken, bool(flags & 1), bool(flags & 2))
+        return cls(process, pid, tuple(offsets), taken, channel_taken, *(bool(flags & bit) for bit in (1, 2, 4, 8)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import tarfile
 import time
 
 import pytest
-from conftest import BASE, IMAGES, MSB_VMM, PYTHON, REPOSITORY, wait_until
+from conftest import BASE, IMAGES, MSB_VMM, PYTHON, REPOSITORY, read_output, wait_until
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
 from exec_client import ExecClient  # noqa: E402
@@ -149,7 +149,9 @@ def test_detached_processes_are_listed_reattached_and_killed_from_the_command_li
     result = subprocess.run([MSB_VMM, "attach", sandbox.path, number, "--from-start"], stdin=subprocess.DEVNULL,
                             capture_output=True, timeout=60, check=False)
     assert (result.returncode, result.stdout) == (137, b"before\n")
-    sandbox.client.forget(int(number))
+    assert subprocess.run([MSB_VMM, "forget", sandbox.path, number], timeout=60, check=False).returncode == 0
+    with pytest.raises(Refused):
+        sandbox.client.attach(int(number))
 
 
 def test_an_exec_that_runs_out_of_memory_is_told_apart_and_the_kernels_word_comes_along(sandbox):
@@ -284,6 +286,20 @@ def test_programs_in_the_guest_see_neither_the_agent_nor_its_file_service(sandbo
         # The one of the init is that of their own pid namespace, which only waits.
         assert sorted(programs.split()) == [b"/bin/sh", b"/bin/sleep", b"/init"]
         assert files.stat("/").mode & 0o170000 == 0o040000
+
+
+def test_stopping_a_sandbox_asks_every_process_and_waits_for_each(vmm, tmp_path):
+    stopped = Sandbox(vmm, tmp_path, BASE)
+    # The whole group gets the signal, and a shell would say what ended its child.
+    script = "exec 2>/dev/null; trap 'sleep 1; echo saved; exit 9' TERM; echo -n ready; while true; do sleep 0.1; done"
+    second = subprocess.Popen([MSB_VMM, "exec", stopped.path, "--", "sh", "-c", script], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert read_output(second, 5) == b"ready"
+    stopped.process.terminate()
+    assert second.communicate(timeout=60) == (b"saved\n", b"")
+    assert second.returncode == 9
+    assert stopped.process.communicate(timeout=60) == (b"", b"")
+    assert stopped.process.returncode == 143  # sleep's own
 
 
 def test_another_socket_at_the_same_place_is_refused_and_a_dead_one_replaced(vmm, sandbox, tmp_path):

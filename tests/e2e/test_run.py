@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import BASE, PYTHON, Vmm, machines, message, read_output, wait_until
+from conftest import BASE, PYTHON, Vmm, image_with, machines, message, read_output, wait_until
 
 
 def output(result, status=0):
@@ -98,8 +98,8 @@ def test_orphans_are_reaped_and_do_not_hold_the_sandbox(vmm):
     assert int(output(vmm.run("sh", "-c", script))) < 100
 
 
-def start_and_wait_for_output(vmm, script, text=b"ready"):
-    process = vmm.start("run", "--image", BASE, "--", "sh", "-c", script)
+def start_and_wait_for_output(vmm, script, text=b"ready", image=BASE, options=()):
+    process = vmm.start("run", "--image", image, *options, "--", "sh", "-c", script)
     assert read_output(process, len(text)) == text
     return process
 
@@ -118,6 +118,60 @@ def test_a_command_that_a_signal_ends_has_its_status(vmm):
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
+
+
+# The whole group gets the signal, and a shell says what ended its child.
+QUIET = "exec 2>/dev/null; "
+
+
+@pytest.mark.parametrize("options, number", [([], 37), (["--stop-signal", "quit"], signal.SIGQUIT)])
+def test_sigterm_stops_a_command_by_the_signal_that_its_image_or_user_names(vmm, layout, options, number):
+    process = start_and_wait_for_output(vmm, f"{QUIET}trap 'head -c 3000000 /dev/zero; exit 7' {number:d}; "
+                                             "trap 'exit 1' TERM; echo -n ready; while true; do sleep 0.1; done",
+                                        image=image_with(layout, StopSignal="SIGRTMIN+3"), options=options)
+    process.terminate()
+    assert process.communicate(timeout=60) == (bytes(3_000_000), b"")
+    assert process.returncode == 7
+
+
+IGNORES = f"{QUIET}trap 'echo told' TERM; echo -n ready; while true; do sleep 0.1; done"
+
+
+def killed(process, *words):
+    out, err = process.communicate(timeout=60)
+    text = message(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+    for word in words:
+        assert word in text
+    assert process.returncode == 137
+    return out
+
+
+def test_a_command_that_does_not_stop_in_time_is_killed(vmm):
+    process = start_and_wait_for_output(vmm, IGNORES, options=["--stop-timeout", "2"])
+    process.terminate()
+    assert killed(process, "did not end within 2 s", "--stop-timeout") == b"told\n"
+
+
+def test_a_stop_without_time_kills_at_once(vmm):
+    process = start_and_wait_for_output(vmm, IGNORES, options=["--stop-timeout", "0"])
+    process.terminate()
+    assert killed(process, "--stop-timeout 0") == b""
+
+
+def test_a_second_sigterm_does_not_wait(vmm):
+    process = start_and_wait_for_output(vmm, IGNORES, options=["--stop-timeout", "600"])
+    process.terminate()
+    assert read_output(process, 5) == b"told\n"
+    process.terminate()
+    assert killed(process, "second SIGTERM") == b""
+
+
+def test_an_image_whose_stop_signal_there_is_not_is_refused(vmm, layout):
+    image = image_with(layout, StopSignal="SIGNOTHING")
+    result = vmm.run("true", image=image)
+    assert "the image's StopSignal" in message(result)
+    assert result.returncode == 125
+    assert vmm.run("true", image=image, options=["--stop-signal", "TERM"]).returncode == 0
 
 
 def test_three_interrupts_end_a_command_that_ignores_them(vmm):

@@ -3,13 +3,19 @@
 #include <doctest/doctest.h>
 
 #include <chrono>
+#include <csignal>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/loop.hpp"
 #include "protocol/interpreters/client_session_host.hpp"
 #include "protocol/interpreters/interpreter.hpp"
+#include "protocol/interpreters/session_list.hpp"
+#include "protocol/msb_exec.h"
 #include "protocol/requests.hpp"
 #include "tests/exec/agent_opener.hpp"
 
@@ -18,6 +24,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using protocol::Interpreter;
+using protocol::ListedSession;
 
 // One loop, one agent, and a limit on how long anything may take.
 struct World {
@@ -83,6 +90,18 @@ struct World {
     return ran;
   }
 
+  std::vector<ListedSession> sessions() {
+    std::vector<ListedSession> listed;
+    protocol::Requests requests(*loop, *connections.opener()());
+    protocol::list_sessions(requests, [&](protocol::Answer<std::vector<ListedSession>> answer) {
+      REQUIRE(answer);
+      listed = *std::move(answer);
+      loop->stop();
+    });
+    run();
+    return listed;
+  }
+
   void close(Interpreter& session) {
     session.close([&] { loop->stop(); });
     run();
@@ -122,19 +141,13 @@ TEST_CASE("a run that takes too long is interrupted and the session keeps its st
 TEST_CASE("a session outlives its host process's connection and is found by its label") {
   World world;
   world.code(*world.open("left"), "here = 'still'");  // lets go of it
-  std::optional<protocol::ProcessEntry> found;
-  protocol::Requests requests(*world.loop, *world.connections.opener()());
-  requests.list([&](const protocol::ProcessEntry& entry) { found = entry; },
-                [&](const protocol::Answer<std::uint64_t>& count) {
-                  CHECK(count.value_or(0) == 1);
-                  world.loop->stop();
-                });
-  world.run();
-  REQUIRE(found);
+  const auto found = world.sessions();
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].name == "left");
   std::optional<Result<std::string>> ready;
   auto session =
       Interpreter::attach(world.host, {.language = protocol::Language::kPython, .name = "left"},
-                          found->fields.process, [&](Result<std::string> version) {
+                          found[0].process, [&](Result<std::string> version) {
                             ready = std::move(version);
                             world.loop->stop();
                           });
@@ -144,6 +157,45 @@ TEST_CASE("a session outlives its host process's connection and is found by its 
   REQUIRE_MESSAGE(*ready, ready->error().message);
   CHECK(world.code(**session, "here").text == "'still'");
   world.close(**session);
+}
+
+TEST_CASE("sessions are listed with what they are, and other processes are not") {
+  using State = ListedSession::State;
+  World world;
+  Start other = shell("exec sleep 1000");
+  other.flags = MSB_START_KEEP;
+  other.label = "session:python:pretender";
+  const Connection pretender = world.agent.start(other);
+  CHECK(world.sessions().empty());
+  const auto first = world.open("first");
+  const auto second = world.open("second");
+  world.open("left");  // lets go of it
+  world.open("ended");
+
+  auto found = world.sessions();
+  REQUIRE(found.size() == 4);
+  // A host that has a session forgets it when it ends; this one has none.
+  CHECK(world.agent.send_signal(found[3].process, SIGKILL).type == MSB_DONE);
+  const auto settled = [&] {
+    return found[2].state != State::kInUse && found[3].state == State::kEnded;
+  };
+  for (int i = 0; i < kPatienceSeconds * 100 && !settled(); ++i) {
+    std::this_thread::sleep_for(10ms);
+    found = world.sessions();
+    REQUIRE(found.size() == 4);
+  }
+  const std::pair<std::string, State> expected[] = {{"first", State::kInUse},
+                                                    {"second", State::kInUse},
+                                                    {"left", State::kFree},
+                                                    {"ended", State::kEnded}};
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    CHECK(found[i].language == protocol::Language::kPython);
+    CHECK(found[i].name == expected[i].first);
+    CHECK(found[i].state == expected[i].second);
+  }
+  CHECK(world.code(*second, "import os; os.getpid()").text == std::to_string(found[1].pid));
+  world.close(*first);
+  world.close(*second);
 }
 
 TEST_CASE("a session that is restarted has nothing of its old state, and the old process is gone") {

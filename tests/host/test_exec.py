@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""msb-vmm exec, attach, ps and kill against an agent that is scripted here, byte by byte, and at times hostile."""
+"""msb-vmm exec, attach, ps, kill and forget against an agent that is scripted here, byte by byte, and at times hostile."""
 
 import contextlib
 import fcntl
@@ -17,8 +17,9 @@ import pytest
 from conftest import MSB_VMM, message, wait_until
 
 START, ATTACH, STDIN, STARTED, REFUSED, STDOUT, STDERR, EXITED, ATTACHED = 32, 33, 34, 48, 49, 50, 51, 52, 54
-DETACHED, SIGNAL, RESIZE, LIST, METRICS, DONE, PROCESS, MEASURED = 55, 65, 66, 67, 70, 96, 98, 99
+DETACHED, SIGNAL, RESIZE, LIST, FORGET, METRICS, DONE, PROCESS, MEASURED = 55, 65, 66, 67, 69, 70, 96, 98, 99
 KEEP, TERMINAL, NO_STDIN = 2, 4, 16
+ATTACHED_TERMINAL, ATTACHED_INPUT = 4, 8
 END = 2**64 - 1
 SECONDS = 60
 
@@ -29,6 +30,10 @@ def frame(kind, payload=b""):
 
 def started(process=7):
     return frame(STARTED, struct.pack("<II", process, 2))
+
+
+def attached(flags=ATTACHED_INPUT, process=7, out=0):
+    return frame(ATTACHED, struct.pack("<II5QII", process, 2, out, 0, 0, 0, 0, flags, 0))
 
 
 def exited(value=0, kind=1, flags=0, process=7, out=0, err=0):
@@ -249,7 +254,7 @@ def test_a_sandbox_that_ends_meanwhile_is_told(vmm, agent):
     (b"HTTP/1.1 400 Bad Request\r\n", "not a microsandbox socket"),
     (b"OK\n", "not a microsandbox socket"),
 ])
-@pytest.mark.parametrize("command", [["exec", "--", "x"], ["ps"], ["kill", "1"], ["attach", "1"]])
+@pytest.mark.parametrize("command", [["exec", "--", "x"], ["ps"], ["kill", "1"], ["forget", "1"], ["attach", "1"]])
 def test_what_answers_with_something_else_is_told_apart(vmm, agent, greeting, words, command):
     def script(_, __, ___, ____):
         return None
@@ -260,7 +265,7 @@ def test_what_answers_with_something_else_is_told_apart(vmm, agent, greeting, wo
     assert words in message(result)
 
 
-@pytest.mark.parametrize("command", [["exec", "--", "x"], ["ps"], ["kill", "1"], ["attach", "1"]])
+@pytest.mark.parametrize("command", [["exec", "--", "x"], ["ps"], ["kill", "1"], ["forget", "1"], ["attach", "1"]])
 def test_sockets_that_cannot_be_connected_to_are_told_apart(vmm, command):
     with tempfile.TemporaryDirectory(prefix="exec-") as directory:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
@@ -285,18 +290,14 @@ def test_impossible_options_are_refused(vmm, options, words):
     assert words in message(result)
 
 
-def running(script_of_requests):
+def running(script_of_requests, answer_to_attach=None):
     """A script: a process that writes "ready" and runs; requests go to the function."""
     state = {"process": None}
 
     def script(one, connection, kind, payload):
         if kind in (START, ATTACH):
             state["process"] = connection
-            if kind == START:
-                connection.say(started(), frame(STDOUT, b"ready"))
-            else:
-                connection.say(frame(ATTACHED, struct.pack("<II3QQQII", 7, 2, 0, 0, 0, 0, 0, 0, 0)),
-                               frame(STDOUT, b"ready"))
+            connection.say(started() if kind == START else answer_to_attach, frame(STDOUT, b"ready"))
             connection.wait_for_end()
             one.seen.append("closed")
             return None
@@ -363,19 +364,16 @@ def test_a_detached_process_that_is_refused_says_so(vmm, agent):
     assert "there is none" in message(result)
 
 
-def listed(process=7, flags=KEEP, label=b"label", program=b"sh", state=1, attached=0):
-    return frame(PROCESS, struct.pack("<6IQ3Q3Q", process, 2, state, flags, attached, 0, 10**9, 5, 0, 0, 0, 0, 0)
+def listed(process=7, flags=KEEP, label=b"label", program=b"sh", state=1, connected=0):
+    return frame(PROCESS, struct.pack("<6IQ3Q3Q", process, 2, state, flags, connected, 0, 10**9, 5, 0, 0, 0, 0, 0)
                  + label + b"\0" + program + b"\0")
 
 
 @pytest.mark.parametrize("options, offset", [([], END), (["--from-start"], 0)])
 def test_attaching_goes_on_with_a_kept_process(vmm, agent, options, offset):
     def script(_, connection, kind, payload):
-        if kind == LIST:
-            connection.say(listed(), done(1))
-            return True
         assert (kind, payload) == (ATTACH, struct.pack("<II3Q", 7, 0, offset, offset, offset))
-        connection.say(frame(ATTACHED, struct.pack("<II3QQQII", 7, 2, 100, 0, 0, 0, 0, 0, 0)))
+        connection.say(attached(out=100))
         assert connection.frame() == (STDIN, b"input")
         assert connection.frame() == (STDIN, b"")
         connection.say(frame(STDOUT, b"output"), exited(3, out=106))
@@ -387,10 +385,8 @@ def test_attaching_goes_on_with_a_kept_process(vmm, agent, options, offset):
 
 def test_a_process_without_input_is_attached_to_without_input(vmm, agent):
     def script(one, connection, kind, _):
-        if kind == LIST:
-            connection.say(listed(flags=KEEP | NO_STDIN), done(1))
-            return True
-        connection.say(frame(ATTACHED, struct.pack("<II3QQQII", 7, 2, 0, 0, 0, 0, 0, 0, 0)), exited(0))
+        assert kind == ATTACH
+        connection.say(attached(flags=0), exited(0))
         one.seen.append(connection.frame())
         return None
 
@@ -400,15 +396,16 @@ def test_a_process_without_input_is_attached_to_without_input(vmm, agent):
 
 
 @pytest.mark.parametrize("answer, words", [
-    ([done(0)], "no process 7"),
-    ([listed(flags=0), done(1)], "no process 7"),
-    ([listed(), done(2)], "counts other answers"),
-    ([listed(state=3), done(1)], "malformed PROCESS"),
+    (refused(7, 3, b"guests' words"), "there is no process 7 that was started to be kept (--detach or --keep)"),
+    (refused(2, 22, b"not that far"), "not that far"),
+    (attached(process=8), "process 8 instead of 7"),
+    (attached(flags=ATTACHED_TERMINAL), "malformed ATTACHED"),
+    (started(), "STARTED"),
 ])
 def test_what_cannot_be_attached_to_is_told(vmm, agent, answer, words):
     def script(_, connection, __, ___):
-        connection.say(*answer)
-        return True
+        connection.say(answer)
+        return None
 
     result = vmm("attach", agent(script).path, "7")
     assert result.returncode == 125
@@ -417,10 +414,8 @@ def test_what_cannot_be_attached_to_is_told(vmm, agent, answer, words):
 
 def test_another_connection_may_take_the_process(vmm, agent):
     def script(_, connection, kind, __):
-        if kind == LIST:
-            connection.say(listed(), done(1))
-            return True
-        connection.say(frame(ATTACHED, struct.pack("<II3QQQII", 7, 2, 0, 0, 0, 0, 0, 0, 0)), frame(DETACHED))
+        assert kind == ATTACH
+        connection.say(attached(), frame(DETACHED))
         return None
 
     result = vmm("attach", agent(script).path, "7")
@@ -434,7 +429,7 @@ def test_processes_are_listed_in_lines_that_no_guest_can_forge(vmm, agent):
             connection.say(frame(MEASURED, struct.pack("<18Q", 62 * 10**9, *range(17))))
         else:
             assert kind == LIST
-            connection.say(listed(attached=1), listed(8, label=b"a\x1b[2J\nb", program=b"\xff", state=2), done(2))
+            connection.say(listed(connected=1), listed(8, label=b"a\x1b[2J\nb", program=b"\xff", state=2), done(2))
         return True
 
     result = vmm("ps", agent(script).path)
@@ -442,6 +437,18 @@ def test_processes_are_listed_in_lines_that_no_guest_can_forge(vmm, agent):
     lines = [line.split() for line in result.stdout.decode("ascii").splitlines()]
     assert lines == [["ID", "PID", "STATE", "AGE", "LABEL", "PROGRAM"], ["7", "2", "attached", "61s", "label", "sh"],
                      ["8", "2", "ended", "61s", "a?[2J?b", "?"]]
+
+
+@pytest.mark.parametrize("answer, words", [([listed(), done(2)], "counts other answers"),
+                                           ([listed(state=3), done(1)], "malformed PROCESS")])
+def test_a_list_that_makes_no_sense_is_told(vmm, agent, answer, words):
+    def script(_, connection, kind, __):
+        connection.say(frame(MEASURED, struct.pack("<18Q", *range(18))) if kind == METRICS else b"".join(answer))
+        return True
+
+    result = vmm("ps", agent(script).path)
+    assert result.returncode == 125
+    assert words in message(result)
 
 
 def test_kill_sends_any_signal_by_name(vmm, agent):
@@ -461,6 +468,25 @@ def test_kill_sends_any_signal_by_name(vmm, agent):
     assert result.returncode == 125
     assert "there is no process 9" in message(result)
     assert vmm("kill", one.path, "7", "--signal", "NOTHING").returncode == 125
+
+
+def test_forget_lets_go_of_what_has_ended_and_says_what_has_not(vmm, agent):
+    answers = {7: done(), 8: refused(2, 16, b"process 8 runs still"), 9: refused(7, 0, b"there is no process 9")}
+
+    def script(_, connection, kind, payload):
+        assert kind == FORGET
+        connection.say(answers[struct.unpack("<I", payload)[0]])
+        return True
+
+    one = agent(script)
+    result = vmm("forget", one.path, "7")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+    for process, words in [("8", "process 8 runs still"), ("9", "there is no process 9"), ("0", "no process id"),
+                           ("x", "no process id")]:
+        result = vmm("forget", one.path, process)
+        assert result.returncode == 125
+        assert words in message(result)
+    assert [payload for _, payload in one.seen] == [struct.pack("<I", process) for process in (7, 8, 9)]
 
 
 class Terminal:
@@ -573,15 +599,7 @@ def test_detach_keys_let_go_of_a_kept_process(vmm, agent):
 
 
 def test_attaching_to_a_terminal_makes_this_one_raw_and_sets_the_size(vmm, agent):
-    process = running(accepting)
-
-    def script(one, connection, kind, payload):
-        if kind == LIST:
-            connection.say(listed(flags=KEEP | TERMINAL), done(1))
-            return True
-        return process(one, connection, kind, payload)
-
-    one = agent(script)
+    one = agent(running(accepting, attached(flags=ATTACHED_INPUT | ATTACHED_TERMINAL)))
     with Terminal(vmm, "attach", one.path, "7") as terminal:
         wait_until(terminal.raw, "the terminal is raw", SECONDS)
         wait_until(lambda: (RESIZE, struct.pack("<IHH", 7, 30, 100)) in one.seen, "the size arrives", SECONDS)

@@ -186,7 +186,7 @@ def test_two_that_write_at_once_do_not_wait_for_each_other(path):
 
 
 def test_attach_goes_on_where_it_was_told(path):
-    attached = frame(Type.ATTACHED, struct.pack("<II5QII", 7, 2, 5, 0, 9, 100, 200, 1, 0))
+    attached = frame(Type.ATTACHED, struct.pack("<II5QII", 7, 2, 5, 0, 9, 100, 200, 9, 0))
     with Agent(path, (frame(Type.ATTACH, struct.pack("<II3Q", 7, 0, 2, 0, END)),
                       attached + frame(Type.CHANNEL, b"c") + frame(Type.DETACHED))):
         process = client(path).attach(7, (2, 0, END))
@@ -194,6 +194,7 @@ def test_attach_goes_on_where_it_was_told(path):
     assert process.detached and process.offsets == [5, 0, 10]
     assert (process.attached.input, process.attached.channel_input) == (100, 200)
     assert (process.attached.input_ended, process.attached.channel_input_ended) == (True, False)
+    assert (process.attached.terminal, process.attached.has_input) == (False, True)
 
 
 def test_requests_share_a_connection_and_survive_a_refusal(path):

@@ -4,12 +4,10 @@
 import json
 import os
 import pathlib
-import shutil
 import subprocess
-import tempfile
 
 import pytest
-from conftest import BASE, IMAGES, message
+from conftest import BASE, IMAGES, blob, manifest_of, message
 
 KVM = pathlib.Path("/dev/kvm")
 needs_kvm = pytest.mark.skipif(not os.access(KVM, os.R_OK | os.W_OK), reason="/dev/kvm does not open here")
@@ -37,6 +35,9 @@ def refused(result, *words, status=125):
     (["run", "--image", BASE, "--cpus", "0"], ["--cpus 0"]),
     (["run", "--image", BASE, "--cpus", "65"], ["--cpus 65"]),
     (["run", "--image", BASE, "--cpus", "4294967297"], ["--cpus 4294967297"]),
+    (["run", "--image", BASE, "--stop-timeout", "soon"], ["--stop-timeout", "soon", "600"]),
+    (["run", "--image", BASE, "--stop-timeout", "601"], ["--stop-timeout", "601", "600"]),
+    (["run", "--image", BASE, "--stop-timeout", "-1"], ["--stop-timeout", "-1"]),
 ])
 def test_impossible_arguments_are_refused(vmm, arguments, words):
     refused(vmm(*arguments), *words)
@@ -49,6 +50,7 @@ def test_impossible_arguments_are_refused(vmm, arguments, words):
     (["--socket", "/tmp/" + "x" * 200], ["too long"]),
     (["--env", "=x"], ["=x"]),
     (["--workdir", "relative"], ["relative", "absolute"]),
+    (["--stop-signal", "SIGNOTHING"], ["--stop-signal", "SIGNOTHING"]),
     (["--kernel", "/nonexistent/vmlinux"], ["/nonexistent/vmlinux", "No such file"]),
     (["--initramfs", "/nonexistent/cpio"], ["/nonexistent/cpio", "No such file"]),
     (["--kernel", "/etc/passwd"], ["not an ELF file"]),
@@ -77,24 +79,6 @@ def test_images_that_do_not_exist_are_refused_by_name(vmm, tmp_path):
     refused(vmm.run("true", image=str(tmp_path / "absent")), "absent")
     refused(vmm.run("true", image=str(tmp_path)), str(tmp_path))
     refused(vmm.run("true", image=f"{IMAGES}:absent"), "absent", "base", "python")
-
-
-@pytest.fixture
-def layout():
-    """A copy of the images, to be damaged: beside them, since it is made of links."""
-    with tempfile.TemporaryDirectory(prefix="damaged-", dir=IMAGES.parent) as directory:
-        yield pathlib.Path(shutil.copytree(IMAGES, pathlib.Path(directory) / "layout", copy_function=os.link))
-
-
-def blob(layout, descriptor):
-    return layout / "blobs/sha256" / descriptor["digest"].removeprefix("sha256:")
-
-
-def manifest_of(layout, tag="base"):
-    index = json.loads((layout / "index.json").read_text())
-    [descriptor] = [entry for entry in index["manifests"]
-                    if entry["annotations"]["org.opencontainers.image.ref.name"] == tag]
-    return descriptor, json.loads(blob(layout, descriptor).read_text())
 
 
 def damage(path, change):
