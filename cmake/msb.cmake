@@ -41,26 +41,29 @@ function(msb_library name)
   target_link_libraries(${name} PUBLIC msb_flags msb_fmt ${ARG_DEPENDS})
 endfunction()
 
-# msb_test(NAME SOURCES... [DEPENDS targets...]): a room's unit tests as one doctest program.
+# msb_test(NAME SOURCES... [DEPENDS targets...] [WRAP functions...]): a room's unit tests as one doctest program. The
+# calls of the functions WRAP go to __wrap_FUNCTION (ld(1), --wrap).
 function(msb_test name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;WRAP" ${ARGN})
+  list(TRANSFORM ARG_WRAP PREPEND -Wl,--wrap=)
   add_executable(${name} ${ARG_SOURCES} ${CMAKE_SOURCE_DIR}/cmake/doctest_main.cpp)
   target_link_libraries(${name} PRIVATE msb_flags doctest::doctest ${ARG_DEPENDS})
+  target_link_options(${name} PRIVATE ${ARG_WRAP})
   add_test(NAME ${name} COMMAND ${name})
 endfunction()
 
 # msb_fuzz_target(NAME CORPUS DIRECTORY SOURCES... [DEPENDS targets...] [WRAP functions...]): a libFuzzer target, whose
 # seeds are in tests/corpus/DIRECTORY. With the preset fuzz it is the program NAME, which scripts/fuzz runs. In every
-# preset it is the unit test NAME_test, which gives it the seeds and small changes to them. The calls of the functions
-# WRAP go to __wrap_FUNCTION (ld(1), --wrap).
+# preset it is the unit test NAME_test, which gives it the seeds and small changes to them. WRAP: as of msb_test.
 function(msb_fuzz_target name)
   cmake_parse_arguments(ARG "" "CORPUS" "SOURCES;DEPENDS;WRAP" ${ARGN})
-  list(TRANSFORM ARG_WRAP PREPEND -Wl,--wrap=)
   msb_test(${name}_test
-    SOURCES ${ARG_SOURCES} ${CMAKE_SOURCE_DIR}/cmake/fuzz_seeds_test.cpp DEPENDS ${ARG_DEPENDS})
+    SOURCES ${ARG_SOURCES} ${CMAKE_SOURCE_DIR}/cmake/fuzz_seeds_test.cpp
+    DEPENDS ${ARG_DEPENDS}
+    WRAP ${ARG_WRAP})
   target_compile_definitions(${name}_test PRIVATE MSB_SEEDS="${CMAKE_SOURCE_DIR}/tests/corpus/${ARG_CORPUS}")
-  target_link_options(${name}_test PRIVATE ${ARG_WRAP})
   if(MSB_FUZZ)
+    list(TRANSFORM ARG_WRAP PREPEND -Wl,--wrap=)
     add_executable(${name} ${ARG_SOURCES})
     target_link_libraries(${name} PRIVATE msb_flags ${ARG_DEPENDS})
     target_link_options(${name} PRIVATE -fsanitize=fuzzer ${ARG_WRAP})
