@@ -15,9 +15,15 @@ target_link_options(msb_flags INTERFACE -Wl,-z,relro,-z,now -Wl,-z,noexecstack)
 if(MSB_WERROR)
   target_compile_options(msb_flags INTERFACE -Werror)
 endif()
+# Of C too, which the guest's libraries are in. Empty without sanitizers.
+set(msb_sanitize_options "")
 if(MSB_SANITIZE)
-  target_compile_options(msb_flags INTERFACE
+  set(msb_sanitize_options
     -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  if(MSB_FUZZ)
+    list(APPEND msb_sanitize_options -fsanitize=fuzzer-no-link)
+  endif()
+  target_compile_options(msb_flags INTERFACE ${msb_sanitize_options})
   target_link_options(msb_flags INTERFACE -fsanitize=address,undefined)
 else()
   target_compile_definitions(msb_flags INTERFACE $<$<CONFIG:Release>:_FORTIFY_SOURCE=2>)
@@ -35,12 +41,45 @@ function(msb_library name)
   target_link_libraries(${name} PUBLIC msb_flags msb_fmt ${ARG_DEPENDS})
 endfunction()
 
-# msb_test(NAME SOURCES... [DEPENDS targets...]): a room's unit tests as one doctest program.
+# msb_test(NAME SOURCES... [DEPENDS targets...] [WRAP functions...]): a room's unit tests as one doctest program. The
+# calls of the functions WRAP go to __wrap_FUNCTION (ld(1), --wrap).
 function(msb_test name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;WRAP" ${ARGN})
+  list(TRANSFORM ARG_WRAP PREPEND -Wl,--wrap=)
   add_executable(${name} ${ARG_SOURCES} ${CMAKE_SOURCE_DIR}/cmake/doctest_main.cpp)
   target_link_libraries(${name} PRIVATE msb_flags doctest::doctest ${ARG_DEPENDS})
+  target_link_options(${name} PRIVATE ${ARG_WRAP})
   add_test(NAME ${name} COMMAND ${name})
+endfunction()
+
+# msb_fuzz_target(NAME CORPUS DIRECTORY SOURCES... [DEPENDS targets...] [WRAP functions...]): a libFuzzer target, whose
+# seeds are in tests/corpus/DIRECTORY. With the preset fuzz it is the program NAME, which scripts/fuzz runs. In every
+# preset it is the unit test NAME_test, which gives it the seeds and small changes to them. WRAP: as of msb_test.
+function(msb_fuzz_target name)
+  cmake_parse_arguments(ARG "" "CORPUS" "SOURCES;DEPENDS;WRAP" ${ARGN})
+  msb_test(${name}_test
+    SOURCES ${ARG_SOURCES} ${CMAKE_SOURCE_DIR}/cmake/fuzz_seeds_test.cpp
+    DEPENDS ${ARG_DEPENDS}
+    WRAP ${ARG_WRAP})
+  target_compile_definitions(${name}_test PRIVATE MSB_SEEDS="${CMAKE_SOURCE_DIR}/tests/corpus/${ARG_CORPUS}")
+  if(MSB_FUZZ)
+    list(TRANSFORM ARG_WRAP PREPEND -Wl,--wrap=)
+    add_executable(${name} ${ARG_SOURCES})
+    target_link_libraries(${name} PRIVATE msb_flags ${ARG_DEPENDS})
+    target_link_options(${name} PRIVATE -fsanitize=fuzzer ${ARG_WRAP})
+    set_property(GLOBAL APPEND PROPERTY msb_fuzz_targets ${name})
+    set_property(GLOBAL APPEND_STRING PROPERTY msb_fuzz_list "${name} ${ARG_CORPUS}\n")
+  endif()
+endfunction()
+
+# Target fuzz: all of them. The file fuzz-targets in the binary directory has a line for each: its name and its corpus.
+function(msb_add_fuzz_targets)
+  if(MSB_FUZZ)
+    get_property(targets GLOBAL PROPERTY msb_fuzz_targets)
+    get_property(list GLOBAL PROPERTY msb_fuzz_list)
+    add_custom_target(fuzz DEPENDS ${targets})
+    file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/fuzz-targets CONTENT "${list}")
+  endif()
 endfunction()
 
 # Target check-headers: compiles every header of ours alone, so that each includes what it uses.

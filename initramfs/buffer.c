@@ -8,6 +8,10 @@ size_t buffer_length(const struct buffer* buffer) {
   return buffer->end - buffer->start;
 }
 
+const uint8_t* buffer_bytes(const struct buffer* buffer) {
+  return buffer->data == NULL ? (const uint8_t*)"" : buffer->data + buffer->start;
+}
+
 bool buffer_reserve(struct buffer* buffer, size_t length) {
   if (buffer->capacity - buffer->end >= length) return true;
   if (buffer->start > 0) {

@@ -17,6 +17,9 @@ struct buffer {
 
 size_t buffer_length(const struct buffer* buffer);
 
+/* The bytes. Never NULL, to which C allows not even 0 to be added. */
+const uint8_t* buffer_bytes(const struct buffer* buffer);
+
 /* Makes room for `length` more bytes. False when there is no memory. */
 bool buffer_reserve(struct buffer* buffer, size_t length);
 

@@ -234,8 +234,8 @@ static void serve_files(struct connection* connection, const uint8_t* rest, size
 
 static void open_tunnel(struct connection* connection, const uint8_t* rest, size_t length) {
   struct buffer* payload = &connection->payload;
-  tunnel_open(connection->all->tunnels, watch_release(&connection->socket),
-              payload->data + payload->start, buffer_length(payload), rest, length);
+  tunnel_open(connection->all->tunnels, watch_release(&connection->socket), buffer_bytes(payload),
+              buffer_length(payload), rest, length);
   remove_connection(connection);
 }
 
@@ -246,7 +246,7 @@ static void open_tunnel(struct connection* connection, const uint8_t* rest, size
 static bool finish_frame(struct connection* connection, const uint8_t* rest, size_t length) {
   struct frame_reader* reader = &connection->reader;
   uint32_t payload_length = (uint32_t)buffer_length(&connection->payload);
-  const uint8_t* payload = connection->payload.data;
+  const uint8_t* payload = buffer_bytes(&connection->payload);
   switch (reader->type) {
     case MSB_STDIN:
     case MSB_CHANNEL_INPUT:
@@ -320,7 +320,7 @@ static size_t take(struct connection* connection, const uint8_t* bytes, size_t l
 static void take_received(struct connection* connection) {
   struct buffer* received = &connection->received;
   size_t length = buffer_length(received);
-  size_t taken = take(connection, received->data + received->start, length);
+  size_t taken = take(connection, buffer_bytes(received), length);
   if (length > 0) buffer_consume(received, taken);
 }
 

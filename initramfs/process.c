@@ -13,7 +13,6 @@
 #include "initramfs/clock.h"
 #include "initramfs/connection.h"
 #include "initramfs/frames.h"
-#include "initramfs/oom.h"
 #include "initramfs/spawn.h"
 
 /* What ended and was not forgotten. */
@@ -39,7 +38,6 @@ static void free_process(struct process* process) {
   free_request(process);
   for (int i = 0; i < (int)MSB_STREAMS; i++) stream_free(&process->streams[i]);
   free(process->names);
-  free(process->memory_text);
   free(process);
 }
 
@@ -306,8 +304,8 @@ static void mark_victims(struct processes* processes) {
   char text[OOM_TEXT_MAX];
   while ((victim = oom_next_victim(processes->kmsg, text)) != 0) {
     for (struct process* process = processes->first; process != NULL; process = process->next) {
-      if (process->pid == victim && process->memory_text == NULL) {
-        process->memory_text = strdup(text);
+      if (process->pid == victim && process->memory_text[0] == '\0') {
+        memcpy(process->memory_text, text, sizeof text);
       }
     }
   }

@@ -26,6 +26,7 @@
 #include <sys/types.h>
 
 #include "initramfs/buffer.h"
+#include "initramfs/oom.h"
 #include "initramfs/start_request.h"
 #include "initramfs/stream.h"
 #include "initramfs/watch.h"
@@ -97,7 +98,9 @@ struct process {
   int status; /* wait(2)'s */
   struct rusage usage;
   bool timed_out;
-  char* memory_text; /* what the kernel said when it killed it for memory; NULL otherwise */
+  /* What the kernel said when it killed it for memory; empty otherwise. Not allocated, for there is
+   * none at such times. */
+  char memory_text[OOM_TEXT_MAX];
 };
 
 /* All processes of an agent. */

@@ -35,10 +35,8 @@ uint32_t process_exited(const struct process* process, uint8_t payload[MSB_MAX_S
     exited.kind = MSB_EXIT_SIGNAL;
     exited.value = (uint32_t)WTERMSIG(process->status);
     if (WCOREDUMP(process->status)) exited.flags |= MSB_EXITED_CORE_DUMPED;
-    if (process->memory_text != NULL) {
-      exited.flags |= MSB_EXITED_OUT_OF_MEMORY;
-      text = strlen(process->memory_text);
-    }
+    text = strlen(process->memory_text);
+    if (text > 0) exited.flags |= MSB_EXITED_OUT_OF_MEMORY;
   } else {
     exited.kind = MSB_EXIT_STATUS;
     exited.value = (uint32_t)WEXITSTATUS(process->status);
@@ -46,7 +44,7 @@ uint32_t process_exited(const struct process* process, uint8_t payload[MSB_MAX_S
   if (process->timed_out) exited.flags |= MSB_EXITED_TIMED_OUT;
   count_bytes(process, exited.offsets);
   memcpy(payload, &exited, sizeof exited);
-  if (text > 0) memcpy(payload + sizeof exited, process->memory_text, text);
+  memcpy(payload + sizeof exited, process->memory_text, text);
   return (uint32_t)(sizeof exited + text);
 }
 

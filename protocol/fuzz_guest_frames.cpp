@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fuzz target (libFuzzer): what a guest may send, from bytes to fields. The first byte chooses the
+// libFuzzer target: what a guest may send, from bytes to fields. The first byte chooses the
 // connection, the second how the stream is cut. Seeds: tests/corpus/guest-frames.
 #include <algorithm>
 #include <cstddef>

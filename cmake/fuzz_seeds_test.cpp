@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The fuzz target's seeds, and small changes to them, in every run of the tests.
+// The seeds of one fuzz target (msb_fuzz_target() in msb.cmake), and small changes to them, in
+// every run of the tests.
 #include <doctest/doctest.h>
 
 #include <cstdint>
@@ -11,15 +12,15 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
-TEST_CASE("the decoder stands every seed, and every seed with some bytes changed") {
+TEST_CASE("the fuzz target stands every seed, and every seed with some bytes changed") {
   std::mt19937 random(1);
   std::size_t seeds = 0;
-  for (const auto& file : std::filesystem::directory_iterator(MSB_CORPUS "/guest-frames")) {
+  for (const auto& file : std::filesystem::directory_iterator(MSB_SEEDS)) {
     std::ifstream stream(file.path(), std::ios::binary);
     const std::vector<std::uint8_t> seed{std::istreambuf_iterator<char>(stream), {}};
     REQUIRE_FALSE(seed.empty());
     CHECK(LLVMFuzzerTestOneInput(seed.data(), seed.size()) == 0);
-    for (int round = 0; round < 2000; ++round) {
+    for (int round = 0; round < 500; ++round) {
       auto changed = seed;
       for (std::uint32_t i = random() % 4 + 1; i > 0; --i) {
         changed[random() % changed.size()] = static_cast<std::uint8_t>(random());
@@ -29,5 +30,5 @@ TEST_CASE("the decoder stands every seed, and every seed with some bytes changed
     }
     ++seeds;
   }
-  CHECK(seeds >= 5);
+  CHECK(seeds > 0);
 }

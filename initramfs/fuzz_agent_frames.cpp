@@ -1,0 +1,673 @@
+// SPDX-License-Identifier: Apache-2.0
+// libFuzzer target: what a host may send, from bytes to fields, in the agent and in the file
+// service. The agent is the real one, on real sockets; what it would do to this machine is replaced
+// (WRAP in CMakeLists.txt): programs are pipes, time stands still between steps, and epoll_wait(2)
+// is where the host takes its next step.
+//
+// The first byte chooses agent (even) or file service, the second how its input is cut: pieces of 1
+// to 255 bytes, or not at all. For the file service, the rest is what the host sends. For the agent
+// it is steps: who acts (below), how many bytes follow (2 bytes, little-endian), those bytes.
+// Seeds: tests/corpus/host-frames.
+extern "C" {
+#include "initramfs/agent.h"
+#include "initramfs/file_request.h"
+#include "initramfs/file_stream.h"
+#include "initramfs/spawn.h"
+}
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "protocol/frames.hpp"
+#include "protocol/guest_frames.hpp"
+#include "protocol/msb_exec.h"
+
+extern "C" {
+int __real_epoll_wait(int epoll, epoll_event* events, int most, int timeout_ms);
+ssize_t __real_recv(int socket, void* bytes, size_t length, int flags);
+int __real_connect(int socket, const sockaddr* address, socklen_t length);
+}
+
+namespace {
+
+using namespace msb;
+using namespace msb::protocol;
+using Bytes = std::span<const std::byte>;
+
+constexpr pid_t kFirstPid = 1 << 24;  // above every real one (PID_MAX_LIMIT of the kernel)
+constexpr std::size_t kMostPrograms = 16;
+constexpr std::size_t kMostInput = 64 * 1024;  // what a socket takes without anybody reading
+constexpr long kStepMs = 200;
+
+void require(bool condition) {
+  if (!condition) {
+    std::abort();
+  }
+}
+
+void make_pair(Fd& one, int& other) {
+  int both[2];
+  require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, both) == 0);
+  one = Fd(both[0]);
+  other = both[1];
+}
+
+// Takes what is there. False at the end of the stream.
+bool take(const Fd& from, std::vector<std::byte>& bytes) {
+  static std::byte piece[kMostInput];
+  ssize_t n = 0;
+  while ((n = __real_recv(from.get(), piece, sizeof piece, MSG_DONTWAIT)) > 0) {
+    bytes.insert(bytes.end(), piece, piece + n);
+  }
+  return n < 0 && errno == EAGAIN;
+}
+
+// Whether the host's own decoder takes what the agent says.
+bool is_well_formed(const Frame& frame) {
+  switch (frame.type) {
+    case MSB_REFUSED:
+      return decode_failure(frame).has_value();
+    case MSB_STARTED:
+      return decode_started(frame).has_value();
+    case MSB_ATTACHED:
+      return decode_attached(frame).has_value();
+    case MSB_EXITED:
+      return decode_exited(frame).has_value();
+    case MSB_DONE:
+      return decode_done(frame).has_value();
+    case MSB_PROCESS:
+      return decode_process(frame).has_value();
+    case MSB_LISTENER:
+      return decode_listener(frame).has_value();
+    default:  // bytes, or numbers of any value
+      return true;
+  }
+}
+
+// The host's end of an agent connection.
+class HostEnd {
+ public:
+  explicit HostEnd(const sockaddr_un& address, socklen_t length)
+      : socket_(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    require(__real_connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address), length) ==
+            0);
+  }
+
+  void send(Bytes bytes) {
+    const ssize_t sent =
+        ::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent > 0) {
+      sent_.insert(sent_.end(), bytes.begin(), bytes.begin() + sent);
+    }
+  }
+
+  // Reads and checks what has come. False when the agent has closed the connection.
+  bool receive() {
+    std::vector<std::byte> bytes;
+    const bool open = take(socket_, bytes);
+    if (!decoder_ && !bytes.empty()) {
+      decoder_.emplace(kind());
+    }
+    if (decoder_ && !is_raw_) {
+      decoder_->feed(bytes);
+      read_frames();
+      require(open || is_raw_ || decoder_->at_boundary());
+    } else {
+      raw_.insert(raw_.end(), bytes.begin(), bytes.end());
+    }
+    check_raw();
+    return open;
+  }
+
+  [[nodiscard]] std::uint32_t last_type() const { return last_type_; }
+
+ private:
+  [[nodiscard]] msb_frame_header first() const {
+    msb_frame_header header{};
+    require(sent_.size() >= sizeof header);  // or the agent answers what was not asked
+    std::memcpy(&header, sent_.data(), sizeof header);
+    return header;
+  }
+
+  [[nodiscard]] Connection kind() const {
+    switch (first().type) {
+      case MSB_START:
+      case MSB_ATTACH:
+        return Connection::kProcess;
+      case MSB_FILES:
+        return Connection::kFiles;
+      case MSB_CONNECT:
+        return Connection::kTunnel;
+      default:
+        return Connection::kRequest;
+    }
+  }
+
+  void read_frames() {
+    auto frame = decoder_->next();
+    for (; frame && *frame && !is_raw_; frame = decoder_->next()) {
+      require(is_well_formed(**frame));
+      last_type_ = (*frame)->type;
+      is_raw_ = kind() == Connection::kTunnel && last_type_ == MSB_DONE;
+      if (is_raw_) {
+        return;
+      }
+    }
+    require(frame.has_value());
+  }
+
+  // The server at the other end of a tunnel sends back what it gets.
+  void check_raw() const {
+    if (!is_raw_) {
+      return;
+    }
+    const Bytes echoed = Bytes(sent_).subspan(sizeof(msb_frame_header) + first().length);
+    require(raw_.size() <= echoed.size() && std::ranges::equal(raw_, echoed.first(raw_.size())));
+  }
+
+  Fd socket_;
+  std::vector<std::byte> sent_;
+  std::optional<FrameDecoder> decoder_;
+  bool is_raw_ = false;  // a tunnel that is open
+  std::vector<std::byte> raw_;
+  std::uint32_t last_type_ = 0;
+};
+
+// The ends of a program that is none.
+struct Program {
+  pid_t pid = 0;
+  int report = -1;  // the agent's descriptor
+  bool executes = true;
+  bool ended = false;
+  bool reaped = false;
+  int status = 0;  // wait(2)'s
+  Fd input;
+  Fd streams[MSB_STREAMS];
+};
+
+// Every string of a START behind the one before it, and as many as it says.
+void check_start(const start_request& request) {
+  const msb_start& fixed = request.fixed;
+  require(fixed.arguments >= 1 && fixed.groups <= MSB_GROUPS_MAX && fixed.limits <= MSB_LIMITS_MAX);
+  require(fixed.keep <= MSB_KEEP_MAX && request.directory[0] == '/');
+  const char* next = request.label;
+  const auto follows = [&next](const char* string) {
+    require(string == next);
+    next += std::strlen(string) + 1;
+  };
+  follows(request.label);
+  follows(request.user);
+  follows(request.directory);
+  const auto all_follow = [&follows](char* const* strings, std::uint32_t count) {
+    std::for_each_n(strings, count, follows);
+    require(strings[count] == nullptr);
+  };
+  all_follow(request.groups, fixed.groups);
+  all_follow(request.arguments, fixed.arguments);
+  all_follow(request.variables, fixed.variables);
+  // Room for one more.
+  request.variables[fixed.variables + 1] = nullptr;
+}
+
+class World {
+ public:
+  World(Bytes steps, int listener, const sockaddr_un& address, socklen_t length)
+      : steps_(steps), listener_(listener), address_(address), address_length_(length) {}
+
+  void run() {
+    int control = -1;
+    make_pair(control_, control);
+    const Fd agents_control(control);
+    const agent_options options{.control = control,
+                                .listener = listener_,
+                                .kmsg = -1,
+                                .is_host = nullptr,
+                                .namespace_init = -1};
+    failure why{};
+    most_rounds_ = 1000 + 8 * steps_.size();
+    const msb_bye_reason reason = agent_run(&options, &why);
+    require(reason == MSB_BYE_REQUESTED || (reason == MSB_BYE_FAILED && why.text[0] != '\0'));
+    // Connections that it had not accepted yet.
+    int late = -1;
+    while ((late = accept(listener_, nullptr, nullptr)) >= 0) {
+      close(late);
+    }
+  }
+
+  // In place of epoll_wait(2): only when nothing is left to do for the agent, somebody else acts.
+  int wait(int epoll, epoll_event* events, int most) {
+    receive_answers();
+    const int count = __real_epoll_wait(epoll, events, most, 0);
+    require(++rounds_ < most_rounds_);  // or it spins
+    if (count != 0) {
+      return count;
+    }
+    rounds_ = 0;
+    now_ms_ += kStepMs;
+    if (steps_.empty()) {
+      finish();
+    } else {
+      act();
+    }
+    return 0;
+  }
+
+  [[nodiscard]] long now_ms() const { return now_ms_; }
+
+  bool start(const start_request& request, spawned& spawned) {
+    check_start(request);
+    if (programs_.size() == kMostPrograms) {
+      errno = EAGAIN;
+      return false;
+    }
+    const std::uint32_t flags = request.fixed.flags;
+    Program program;
+    program.pid = kFirstPid + static_cast<pid_t>(programs_.size());
+    program.executes = request.arguments[0][0] != '\0';
+    spawned = {.pid = program.pid,
+               .input = -1,
+               .output = -1,
+               .error = -1,
+               .channel = -1,
+               .slave = -1,
+               .report = -1};
+    if ((flags & MSB_START_NO_STDIN) == 0) {
+      make_pair(program.input, spawned.input);
+      // As little as may be, so that a program which does not read is soon waited for (socket(7)).
+      constexpr int kLeast = 0;
+      setsockopt(spawned.input, SOL_SOCKET, SO_SNDBUF, &kLeast, sizeof kLeast);
+    }
+    make_pair(program.streams[MSB_STREAM_STDOUT], spawned.output);
+    make_pair(program.streams[MSB_STREAM_STDERR], spawned.error);
+    if ((flags & MSB_START_CHANNEL) != 0) {
+      make_pair(program.streams[MSB_STREAM_CHANNEL], spawned.channel);
+    }
+    Fd hung_up;
+    make_pair(hung_up, spawned.report);
+    program.report = spawned.report;
+    programs_.push_back(std::move(program));
+    return true;
+  }
+
+  // What became of the youngest program with that report.
+  bool started(int report, std::uint32_t& pid) {
+    for (auto program = programs_.rbegin(); program != programs_.rend(); ++program) {
+      if (program->report == report) {
+        program->report = -1;
+        pid = static_cast<std::uint32_t>(program->pid - kFirstPid) + 2;
+        if (!program->executes) {
+          end(*program, 127 << 8);
+        }
+        return program->executes;
+      }
+    }
+    std::abort();
+  }
+
+  void signal(pid_t pid, int signal) {
+    const auto index = static_cast<std::size_t>((pid < 0 ? -pid : pid) - kFirstPid);
+    require(index < programs_.size());
+    require(!programs_[index].reaped);  // the number is another's by now
+    if (signal == SIGKILL) {
+      end(programs_[index], SIGKILL);
+    }
+  }
+
+  pid_t reap(int& status) {
+    for (Program& program : programs_) {
+      if (program.ended && !program.reaped) {
+        program.reaped = true;
+        status = program.status;
+        return program.pid;
+      }
+    }
+    return 0;
+  }
+
+  // A server that sends back what it gets takes the place of the socket.
+  void connect(int socket) {
+    int other = -1;
+    make_pair(servers_.emplace_back(), other);
+    require(dup2(other, socket) == socket);
+    close(other);
+  }
+
+ private:
+  enum Actor : std::uint8_t { kControl, kHost, kProgramWrites = 4, kProgramEnds = 7, kActors };
+  static constexpr std::size_t kHostEnds = 3;  // the actors from kHost on
+
+  static void end(Program& program, int status) {
+    if (program.ended) {
+      return;
+    }
+    program.ended = true;
+    program.status = status;
+    program.input = Fd();
+    for (Fd& stream : program.streams) {
+      stream = Fd();
+    }
+    raise(SIGCHLD);
+  }
+
+  void act() {
+    constexpr std::size_t kStepHeader = 3;
+    if (steps_.size() < kStepHeader) {
+      steps_ = {};
+      return;
+    }
+    const auto actor = static_cast<std::uint8_t>(std::to_integer<unsigned>(steps_[0]) % kActors);
+    const auto low = std::to_integer<std::size_t>(steps_[1]);
+    const auto high = std::to_integer<std::size_t>(steps_[2]);
+    steps_ = steps_.subspan(kStepHeader);
+    const Bytes bytes = steps_.first(std::min(steps_.size(), high << 8U | low));
+    steps_ = steps_.subspan(bytes.size());
+    if (actor == kControl) {
+      send(control_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    } else if (actor < kProgramWrites) {
+      act_as_host(hosts_[actor - kHost], bytes);
+    } else if (!programs_.empty()) {
+      act_as_program(programs_.back(), actor, bytes);
+    }
+  }
+
+  // No bytes: it closes the connection. The next step makes another one.
+  void act_as_host(std::optional<HostEnd>& host, Bytes bytes) {
+    if (bytes.empty()) {
+      host.reset();
+      return;
+    }
+    if (!host) {
+      host.emplace(address_, address_length_);
+    }
+    host->send(bytes);
+  }
+
+  static void act_as_program(Program& program, std::uint8_t actor, Bytes bytes) {
+    std::vector<std::byte> input;
+    if (program.input && !take(program.input, input)) {
+      program.input = Fd();
+    }
+    if (actor == kProgramEnds) {
+      // By a signal, or with a status.
+      const auto value = bytes.empty() ? 0 : std::to_integer<int>(bytes[0]);
+      end(program, bytes.size() > 1 ? value % 64 + 1 : value << 8);
+    } else if (!program.ended && program.streams[actor - kProgramWrites]) {
+      send(program.streams[actor - kProgramWrites].get(), bytes.data(), bytes.size(),
+           MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+  }
+
+  void receive_answers() {
+    for (std::optional<HostEnd>& host : hosts_) {
+      if (host && !host->receive()) {
+        host.reset();
+      }
+    }
+    if (last_) {
+      last_->receive();
+    }
+    for (const Fd& server : servers_) {
+      std::vector<std::byte> bytes;
+      const bool open = take(server, bytes);
+      send(server.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (!open) {
+        shutdown(server.get(), SHUT_WR);
+      }
+    }
+  }
+
+  // Whatever came before, the agent answers one more request, and ends when it is told to.
+  void finish() {
+    if (!last_) {
+      last_.emplace(address_, address_length_);
+      const auto ping = encode_frame(MSB_PING, {});
+      last_->send(ping);
+      return;
+    }
+    require(last_->last_type() == MSB_PONG && control_);
+    control_ = Fd();
+  }
+
+  Bytes steps_;
+  int listener_;
+  const sockaddr_un& address_;
+  socklen_t address_length_;
+  std::size_t rounds_ = 0;
+  std::size_t most_rounds_ = 0;
+  long now_ms_ = 1;
+  Fd control_;
+  std::optional<HostEnd> hosts_[kHostEnds];
+  std::optional<HostEnd> last_;
+  std::vector<Program> programs_;
+  std::vector<Fd> servers_;
+};
+
+World* world = nullptr;
+std::size_t most_at_once = SIZE_MAX;  // of recv(2)
+
+int make_listener(sockaddr_un& address, socklen_t& length) {
+  const int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  address = {};
+  address.sun_family = AF_UNIX;
+  // A name of the kernel's choice (unix(7), autobind).
+  require(bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof(sa_family_t)) == 0);
+  length = sizeof address;
+  require(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) == 0);
+  require(listen(listener, 100) == 0);
+  return listener;
+}
+
+std::size_t count_descriptors() {
+  constexpr int kLooked = 64;  // one that leaks stays below as the others go
+  std::size_t count = 0;
+  for (int descriptor = 0; descriptor < kLooked; ++descriptor) {
+    if (fcntl(descriptor, F_GETFD) >= 0) {
+      ++count;
+    }
+  }
+  return count;
+}
+
+void drive_agent(Bytes steps) {
+  static sockaddr_un address;
+  static socklen_t address_length;
+  static const int listener = make_listener(address, address_length);
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGCHLD);
+  sigaddset(&blocked, SIGPIPE);
+  sigprocmask(SIG_BLOCK, &blocked, nullptr);
+  const std::size_t descriptors = count_descriptors();
+  {
+    World here(steps, listener, address, address_length);
+    world = &here;
+    here.run();
+    world = nullptr;
+  }
+  require(count_descriptors() == descriptors);
+  const timespec now{};
+  while (sigtimedwait(&blocked, nullptr, &now) > 0) {
+  }
+}
+
+void check_file_request(std::uint32_t type, Bytes payload) {
+  file_request request{};
+  failure why{};
+  if (!file_request_parse(type, reinterpret_cast<const std::uint8_t*>(payload.data()),
+                          payload.size(), &request, &why)) {
+    require(why.stage == MSB_STAGE_REQUEST && why.text[0] != '\0');
+    return;
+  }
+  std::size_t length = sizeof request.fields + std::strlen(request.path) + 1;
+  if (request.new_path != nullptr) {
+    length += std::strlen(request.new_path) + 1;
+  }
+  require(length == payload.size());
+  require(*(type == MSB_FILE_SYMLINK ? request.new_path : request.path) == '/');
+}
+
+// As file_service.c serves, but for the files: DATA is sent back.
+void serve_files(file_stream& stream, std::vector<std::byte>& data) {
+  static std::uint8_t buffer[MSB_MAX_REQUEST];
+  std::uint32_t type = 0;
+  std::uint32_t length = 0;
+  while (file_stream_receive_request(&stream, &type, buffer, &length)) {
+    // In memory of exactly its size.
+    const auto* const bytes = reinterpret_cast<const std::byte*>(buffer);
+    check_file_request(type, std::vector<std::byte>(bytes, bytes + length));
+    if (file_request_has_data(type)) {
+      const std::uint8_t* piece = nullptr;
+      std::size_t size = 0;
+      const std::size_t limit = length;
+      while ((size = file_stream_receive_data(&stream, limit, &piece)) > 0) {
+        require(size <= limit);
+        file_stream_send_data(&stream, piece, size);
+        data.insert(data.end(), reinterpret_cast<const std::byte*>(piece),
+                    reinterpret_cast<const std::byte*>(piece) + size);
+      }
+    }
+    msb_done done{};
+    const iovec answer = {&done, sizeof done};
+    file_stream_send(&stream, MSB_DONE, &answer, 1);
+    file_stream_flush(&stream);
+  }
+  require(stream.broken);
+}
+
+void drive_file_service(Bytes bytes) {
+  static file_stream stream;
+  Fd host;
+  int service = -1;
+  make_pair(host, service);
+  const Fd owned(service);
+  require(send(host.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
+          static_cast<ssize_t>(bytes.size()));
+  shutdown(host.get(), SHUT_WR);
+  file_stream_open(&stream, service);
+  std::vector<std::byte> data;
+  serve_files(stream, data);
+
+  std::vector<std::byte> answers;
+  take(host, answers);
+  FrameDecoder decoder(Connection::kFiles);
+  decoder.feed(answers);
+  std::vector<std::byte> echoed;
+  auto frame = decoder.next();
+  for (; frame && *frame; frame = decoder.next()) {
+    if ((*frame)->type == MSB_FILE_DATA) {
+      echoed.insert(echoed.end(), (*frame)->payload.begin(), (*frame)->payload.end());
+    }
+  }
+  // The host has gone before the end of its last DATA: what would be sent to it is dropped.
+  require(frame && decoder.at_boundary() && echoed.size() <= data.size());
+  require(std::ranges::equal(echoed, Bytes(data).first(echoed.size())));
+}
+
+}  // namespace
+
+extern "C" {
+
+int __wrap_epoll_wait(int epoll, epoll_event* events, int most, int timeout_ms);
+ssize_t __wrap_recv(int socket, void* bytes, size_t length, int flags);
+int __wrap_connect(int socket, const sockaddr* address, socklen_t length);
+int __wrap_kill(pid_t pid, int signal);
+pid_t __wrap_wait4(pid_t pid, int* status, int options, rusage* usage);
+long __wrap_clock_now_ms(void);
+int __wrap_clock_settime(clockid_t clock, const timespec* time);
+int __wrap_sethostname(const char* name, size_t length);
+int __wrap_open(const char* path, int flags, ...);
+bool __wrap_spawn(const start_request* request, spawned* spawned, failure* failure);
+bool __wrap_spawn_result(int report, const start_request* request, uint32_t* pid, failure* failure);
+pid_t __wrap_namespace_fork_beside(pid_t init, bool* restored);
+int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
+
+int __wrap_epoll_wait(int epoll, epoll_event* events, int most, int) {
+  return world->wait(epoll, events, most);
+}
+
+ssize_t __wrap_recv(int socket, void* bytes, size_t length, int flags) {
+  return __real_recv(socket, bytes, std::min(length, most_at_once), flags);
+}
+
+int __wrap_connect(int socket, const sockaddr* address, socklen_t) {
+  if (address->sa_family == AF_UNIX) {
+    world->connect(socket);
+    return 0;
+  }
+  errno = ECONNREFUSED;
+  return -1;
+}
+
+int __wrap_kill(pid_t pid, int signal) {
+  world->signal(pid, signal);
+  return 0;
+}
+
+pid_t __wrap_wait4(pid_t, int* status, int, rusage* usage) {
+  *usage = {};
+  return world->reap(*status);
+}
+
+long __wrap_clock_now_ms(void) {
+  return world->now_ms();
+}
+
+int __wrap_clock_settime(clockid_t, const timespec*) {
+  return 0;
+}
+
+int __wrap_sethostname(const char*, size_t) {
+  return 0;
+}
+
+int __wrap_open(const char*, int, ...) {
+  errno = ENOENT;
+  return -1;
+}
+
+bool __wrap_spawn(const start_request* request, spawned* spawned, failure* failure) {
+  return world->start(*request, *spawned) ||
+         fail(failure, MSB_STAGE_RESOURCES, errno, "cannot make a process");
+}
+
+bool __wrap_spawn_result(int report, const start_request*, uint32_t* pid, failure* failure) {
+  return world->started(report, *pid) ||
+         fail(failure, MSB_STAGE_EXECUTE, ENOENT, "cannot execute it");
+}
+
+pid_t __wrap_namespace_fork_beside(pid_t, bool* restored) {
+  *restored = true;
+  errno = EAGAIN;
+  return -1;
+}
+
+int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size < 2 || size > kMostInput) {
+    return 0;
+  }
+  most_at_once = data[1] == UINT8_MAX ? SIZE_MAX : 1U + data[1];
+  const Bytes rest = std::as_bytes(std::span(data, size)).subspan(2);
+  if (data[0] % 2 == 0) {
+    drive_agent(rest);
+  } else {
+    drive_file_service(rest);
+  }
+  return 0;
+}
+
+}  // extern "C"
