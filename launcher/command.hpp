@@ -54,7 +54,7 @@ class Command {
   [[nodiscard]] bool running() const { return process_id_.has_value(); }
   // A signal that this process got: SIGWINCH and SIGCONT for the terminal, others for the command
   // while it runs.
-  void on_signal(int signal);
+  void on_signal(int number);
   // Lets go of the process, and gives the terminal back. Nothing is called any more.
   void close();
 

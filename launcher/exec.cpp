@@ -110,9 +110,8 @@ class Joined {
 
  private:
   void on_signal(int signal) {
-    if (signal == SIGWINCH || signal == SIGCONT) {
-      command_.on_signal(signal);
-    } else if (!command_.running()) {
+    const bool is_about_terminal = signal == SIGWINCH || signal == SIGCONT;
+    if (!is_about_terminal && !command_.running()) {
       finish({kExitSignal + signal, "interrupted before the command had started"});
     } else if (signal == SIGINT && ++interrupts_ == kImpatience) {
       finish({kExitSignal + signal, kept_ ? "let go of the process after three interrupts"

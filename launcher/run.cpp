@@ -93,6 +93,7 @@ Result<Configuration> configure(const RunOptions& options, std::vector<Fd> layer
 
 Result<void> send_configuration(const MachineProcess& machine, const Configuration& configuration) {
   std::vector<int> descriptors;
+  descriptors.reserve(configuration.descriptors.size());
   for (const Fd& descriptor : configuration.descriptors) {
     descriptors.push_back(descriptor.get());
   }

@@ -124,8 +124,8 @@ void Session::finish(Outcome outcome) {
 // The guest failed before it was ready. When that is this host's fault, the cause is more use than
 // the symptom.
 void Session::fail_boot(std::string symptom) {
-  const std::optional<std::string> cause = options_.diagnose();
-  finish({kExitLauncher, cause ? *cause : std::move(symptom)});
+  std::optional<std::string> cause = options_.diagnose();
+  finish({kExitLauncher, cause ? std::move(*cause) : std::move(symptom)});
 }
 
 void Session::on_slow_boot() {

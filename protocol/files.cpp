@@ -50,8 +50,8 @@ struct Exchange {
 };
 
 template <typename T>
-std::function<void(Failure)> failing(const Files::Done<T>& done) {
-  return [done](Failure failure) { done(std::unexpected(std::move(failure))); };
+std::function<void(Failure)> failing(Files::Done<T> done) {
+  return [done = std::move(done)](Failure failure) { done(std::unexpected(std::move(failure))); };
 }
 
 Result<std::function<void()>> succeed(const Files::Done<std::uint64_t>& done, std::uint64_t value) {
@@ -62,19 +62,19 @@ Error counts_differ() {
   return {"the guest counts other files or bytes than came", EPROTO};
 }
 
-Exchange plain(const Files::Done<void>& done) {
+Exchange plain(Files::Done<void> done) {
   return {.entry = {},
           .data = {},
           .more = {},
           .done = [done](std::uint64_t) -> Result<std::function<void()>> {
             return [done] { done({}); };
           },
-          .fail = failing(done)};
+          .fail = failing(std::move(done))};
 }
 
 // LIST and WALK: `fits` says which names may come.
 Exchange entries(bool (*fits)(std::string_view), Files::Entry each,
-                 const Files::Done<std::uint64_t>& done) {
+                 Files::Done<std::uint64_t> done) {
   const auto count = std::make_shared<std::uint64_t>(0);
   return {.entry = [fits, each = std::move(each), count](const FileEntry& entry) -> Result<void> {
             if (!fits(entry.name)) {
@@ -93,7 +93,7 @@ Exchange entries(bool (*fits)(std::string_view), Files::Entry each,
             }
             return succeed(done, value);
           },
-          .fail = failing(done)};
+          .fail = failing(std::move(done))};
 }
 
 }  // namespace
@@ -345,12 +345,12 @@ void Files::stat(const std::string& path, bool follow, Done<FileEntry> done) {
                    }
                    return [found, done] { done(std::move(**found)); };
                  },
-                 .fail = failing(done)});
+                 .fail = failing(std::move(done))});
 }
 
 void Files::list(const std::string& path, Entry each, Done<std::uint64_t> done) {
   state_->begin(encode_file_request(MSB_FILE_LIST, kNoFields, {path}),
-                entries(is_plain_name, std::move(each), done));
+                entries(is_plain_name, std::move(each), std::move(done)));
 }
 
 void Files::walk(const std::string& path, std::uint64_t depth, Entry each,
@@ -358,7 +358,7 @@ void Files::walk(const std::string& path, std::uint64_t depth, Entry each,
   msb_file_request fields = kNoFields;
   fields.length = depth;
   state_->begin(encode_file_request(MSB_FILE_WALK, fields, {path}),
-                entries(is_path_below, std::move(each), done));
+                entries(is_path_below, std::move(each), std::move(done)));
 }
 
 void Files::read(const std::string& path, std::uint64_t offset, std::uint64_t length, Data data,
@@ -385,7 +385,7 @@ void Files::read(const std::string& path, std::uint64_t offset, std::uint64_t le
                    }
                    return succeed(done, value);
                  },
-                 .fail = failing(done)});
+                 .fail = failing(std::move(done))});
 }
 
 void Files::pack(const std::string& path, Data data, Done<std::uint64_t> done) {
@@ -397,7 +397,7 @@ void Files::pack(const std::string& path, Data data, Done<std::uint64_t> done) {
        },
        .more = {},
        .done = [done](std::uint64_t value) { return succeed(done, value); },
-       .fail = failing(done)});
+       .fail = failing(std::move(done))});
 }
 
 void Files::write(const std::string& path, const WriteOptions& options, More more,
@@ -420,7 +420,7 @@ void Files::write(const std::string& path, const WriteOptions& options, More mor
                    }
                    return succeed(done, value);
                  },
-                 .fail = failing(done)});
+                 .fail = failing(std::move(done))});
 }
 
 void Files::unpack(const std::string& path, const UnpackOptions& options, More more,
@@ -434,7 +434,7 @@ void Files::unpack(const std::string& path, const UnpackOptions& options, More m
                  .data = {},
                  .more = std::move(more),
                  .done = [done](std::uint64_t value) { return succeed(done, value); },
-                 .fail = failing(done)});
+                 .fail = failing(std::move(done))});
 }
 
 void Files::mkdir(const std::string& path, std::uint32_t mode, std::uint32_t user,
@@ -444,20 +444,21 @@ void Files::mkdir(const std::string& path, std::uint32_t mode, std::uint32_t use
   fields.mode = mode;
   fields.user = user;
   fields.group = group;
-  state_->begin(encode_file_request(MSB_FILE_MKDIR, fields, {path}), plain(done));
+  state_->begin(encode_file_request(MSB_FILE_MKDIR, fields, {path}), plain(std::move(done)));
 }
 
 void Files::remove(const std::string& path, std::uint32_t flags, Done<void> done) {
   msb_file_request fields = kNoFields;
   fields.flags = flags;
-  state_->begin(encode_file_request(MSB_FILE_REMOVE, fields, {path}), plain(done));
+  state_->begin(encode_file_request(MSB_FILE_REMOVE, fields, {path}), plain(std::move(done)));
 }
 
 void Files::rename(const std::string& path, const std::string& new_path, std::uint32_t flags,
                    Done<void> done) {
   msb_file_request fields = kNoFields;
   fields.flags = flags;
-  state_->begin(encode_file_request(MSB_FILE_RENAME, fields, {path, new_path}), plain(done));
+  state_->begin(encode_file_request(MSB_FILE_RENAME, fields, {path, new_path}),
+                plain(std::move(done)));
 }
 
 void Files::chmod(const std::string& path, std::uint32_t mode, std::uint32_t flags,
@@ -465,7 +466,7 @@ void Files::chmod(const std::string& path, std::uint32_t mode, std::uint32_t fla
   msb_file_request fields = kNoFields;
   fields.flags = flags;
   fields.mode = mode;
-  state_->begin(encode_file_request(MSB_FILE_CHMOD, fields, {path}), plain(done));
+  state_->begin(encode_file_request(MSB_FILE_CHMOD, fields, {path}), plain(std::move(done)));
 }
 
 void Files::chown(const std::string& path, std::uint32_t user, std::uint32_t group,
@@ -474,7 +475,7 @@ void Files::chown(const std::string& path, std::uint32_t user, std::uint32_t gro
   fields.flags = flags;
   fields.user = user;
   fields.group = group;
-  state_->begin(encode_file_request(MSB_FILE_CHOWN, fields, {path}), plain(done));
+  state_->begin(encode_file_request(MSB_FILE_CHOWN, fields, {path}), plain(std::move(done)));
 }
 
 void Files::symlink(const std::string& target, const std::string& path, std::uint32_t user,
@@ -482,7 +483,8 @@ void Files::symlink(const std::string& target, const std::string& path, std::uin
   msb_file_request fields = kNoFields;
   fields.user = user;
   fields.group = group;
-  state_->begin(encode_file_request(MSB_FILE_SYMLINK, fields, {target, path}), plain(done));
+  state_->begin(encode_file_request(MSB_FILE_SYMLINK, fields, {target, path}),
+                plain(std::move(done)));
 }
 
 void Files::readlink(const std::string& path, Done<std::string> done) {
@@ -504,7 +506,7 @@ void Files::readlink(const std::string& path, Done<std::string> done) {
          }
          return [target, done] { done(std::move(*target)); };
        },
-       .fail = failing(done)});
+       .fail = failing(std::move(done))});
 }
 
 void Files::resume() {

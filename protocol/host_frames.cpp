@@ -235,13 +235,14 @@ Result<FrameBytes> encode_file_request(std::uint32_t type, const msb_file_reques
   }
   FrameBytes payload;
   append(payload, fields);
-  const std::string* target = type == MSB_FILE_SYMLINK ? paths.begin() : nullptr;
+  bool is_target = type == MSB_FILE_SYMLINK;  // the first path, then
   for (const std::string& path : paths) {
-    const bool fits = &path == target ? !path.empty() : path.starts_with('/');
+    const bool fits = is_target ? !path.empty() : path.starts_with('/');
     if (!fits || has_nul(path)) {
       return fail("the path \"{}\" is not absolute, or contains a NUL byte", quote(path));
     }
     append_string(payload, path);
+    is_target = false;
   }
   if (payload.size() > MSB_MAX_REQUEST) {
     return fail("the paths take {} bytes; the limit is {}", payload.size(), MSB_MAX_REQUEST);

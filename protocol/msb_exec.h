@@ -30,10 +30,10 @@ struct msb_frame_header {
 
 /* Largest payloads. A frame that announces more is a protocol error: the receiver closes the
  * connection. */
-#define MSB_MAX_DATA (64u * 1024u)         /* everything that carries a stream's bytes */
-#define MSB_MAX_START (4u * 1024u * 1024u) /* START */
+#define MSB_MAX_DATA 65536u    /* everything that carries a stream's bytes */
+#define MSB_MAX_START 4194304u /* START */
 /* a request, with its paths; an answer with text */
-#define MSB_MAX_REQUEST (16u * 1024u)
+#define MSB_MAX_REQUEST 16384u
 #define MSB_MAX_SMALL 1024u /* every other type */
 
 enum msb_frame_type {
@@ -155,8 +155,8 @@ struct msb_shutdown {
 #define MSB_LIMITS_MAX 16u /* of msb_start.limits */
 #define MSB_GROUPS_MAX 64u /* of msb_start.groups */
 #define MSB_UMASK_DEFAULT 022u
-#define MSB_KEEP_DEFAULT (1024u * 1024u) /* bytes per stream when msb_start.keep is 0 */
-#define MSB_KEEP_MAX (64u * 1024u * 1024u)
+#define MSB_KEEP_DEFAULT 1048576u /* bytes per stream when msb_start.keep is 0 */
+#define MSB_KEEP_MAX 67108864u
 
 /*
  * Followed by `limits` times struct msb_limit, then strings, each ended by a 0 byte: label, user

@@ -27,24 +27,24 @@ struct Pending {
 using Taken = Result<std::optional<std::function<void()>>>;
 
 template <typename T>
-std::function<void(Failure)> failing(const Requests::Done<T>& done) {
-  return [done](Failure failure) { done(std::unexpected(std::move(failure))); };
+std::function<void(Failure)> failing(Requests::Done<T> done) {
+  return [done = std::move(done)](Failure failure) { done(std::unexpected(std::move(failure))); };
 }
 
 // A request that DONE answers.
-Pending done_only(const Requests::Done<void>& done) {
+Pending done_only(Requests::Done<void> done) {
   return {.take = [done](const Frame& frame) -> Taken {
             if (frame.type != MSB_DONE) {
               return std::unexpected(out_of_place(frame));
             }
             return [done] { done({}); };
           },
-          .fail = failing(done)};
+          .fail = failing(std::move(done))};
 }
 
 // A request that one frame of `type` answers.
 template <typename T, typename Decode>
-Pending one(std::uint32_t type, Decode decode, const Requests::Done<T>& done) {
+Pending one(std::uint32_t type, Decode decode, Requests::Done<T> done) {
   return {.take = [type, decode, done](const Frame& frame) -> Taken {
             if (frame.type != type) {
               return std::unexpected(out_of_place(frame));
@@ -55,13 +55,13 @@ Pending one(std::uint32_t type, Decode decode, const Requests::Done<T>& done) {
             }
             return [done, value = std::move(*value)] { done(value); };
           },
-          .fail = failing(done)};
+          .fail = failing(std::move(done))};
 }
 
 // A request that any number of frames of `type` answer, and DONE with how many there were.
 template <typename T, typename Decode>
 Pending many(std::uint32_t type, Decode decode, std::function<void(const T&)> each,
-             const Requests::Done<std::uint64_t>& done) {
+             Requests::Done<std::uint64_t> done) {
   return {.take = [type, decode, each = std::move(each), done,
                    count = std::uint64_t{0}](const Frame& frame) mutable -> Taken {
             if (frame.type == type && count < Requests::kMaxListed) {
@@ -84,7 +84,7 @@ Pending many(std::uint32_t type, Decode decode, std::function<void(const T&)> ea
             }
             return [done, count] { done(count); };
           },
-          .fail = failing(done)};
+          .fail = failing(std::move(done))};
 }
 
 }  // namespace
@@ -197,16 +197,16 @@ bool Requests::open() const {
 }
 
 void Requests::signal(std::uint32_t process, std::uint32_t signal, bool group, Done<void> done) {
-  state_->ask(encode_signal(process, signal, group), done_only(done));
+  state_->ask(encode_signal(process, signal, group), done_only(std::move(done)));
 }
 
 void Requests::resize(std::uint32_t process, TerminalSize size, Done<void> done) {
-  state_->ask(encode_resize(process, size), done_only(done));
+  state_->ask(encode_resize(process, size), done_only(std::move(done)));
 }
 
 void Requests::list(std::function<void(const ProcessEntry&)> each, Done<std::uint64_t> done) {
   state_->ask(encode_frame(MSB_LIST, {}),
-              many<ProcessEntry>(MSB_PROCESS, decode_process, std::move(each), done));
+              many<ProcessEntry>(MSB_PROCESS, decode_process, std::move(each), std::move(done)));
 }
 
 void Requests::wait(std::uint32_t process, Done<Exited> done) {
@@ -218,11 +218,12 @@ void Requests::wait(std::uint32_t process, Done<Exited> done) {
     }
     return exited;
   };
-  state_->ask(encode_process_request(MSB_WAIT, process), one<Exited>(MSB_EXITED, decode, done));
+  state_->ask(encode_process_request(MSB_WAIT, process),
+              one<Exited>(MSB_EXITED, decode, std::move(done)));
 }
 
 void Requests::forget(std::uint32_t process, Done<void> done) {
-  state_->ask(encode_process_request(MSB_FORGET, process), done_only(done));
+  state_->ask(encode_process_request(MSB_FORGET, process), done_only(std::move(done)));
 }
 
 void Requests::ping(std::span<const std::byte> bytes, Done<void> done) {
@@ -234,29 +235,30 @@ void Requests::ping(std::span<const std::byte> bytes, Done<void> done) {
     }
     return [done] { done({}); };
   };
-  state_->ask(std::move(frame), {.take = take, .fail = failing(done)});
+  state_->ask(std::move(frame), {.take = take, .fail = failing(std::move(done))});
 }
 
 void Requests::metrics(Done<msb_metrics> done) {
-  state_->ask(encode_frame(MSB_METRICS, {}), one<msb_metrics>(MSB_MEASURED, decode_measured, done));
+  state_->ask(encode_frame(MSB_METRICS, {}),
+              one<msb_metrics>(MSB_MEASURED, decode_measured, std::move(done)));
 }
 
 void Requests::listeners(std::function<void(const msb_listener&)> each, Done<std::uint64_t> done) {
   state_->ask(encode_frame(MSB_LISTENERS, {}),
-              many<msb_listener>(MSB_LISTENER, decode_listener, std::move(each), done));
+              many<msb_listener>(MSB_LISTENER, decode_listener, std::move(each), std::move(done)));
 }
 
 void Requests::set_clock(std::uint64_t realtime_ns, Done<void> done) {
-  state_->ask(encode_set_clock(realtime_ns), done_only(done));
+  state_->ask(encode_set_clock(realtime_ns), done_only(std::move(done)));
 }
 
 void Requests::add_entropy(std::span<const std::byte> bytes, Done<void> done) {
-  state_->ask(encode_add_entropy(bytes), done_only(done));
+  state_->ask(encode_add_entropy(bytes), done_only(std::move(done)));
 }
 
 void Requests::set_names(const std::string& host_name, const std::string& resolv_conf,
                          const std::string& hosts, Done<void> done) {
-  state_->ask(encode_set_names(host_name, resolv_conf, hosts), done_only(done));
+  state_->ask(encode_set_names(host_name, resolv_conf, hosts), done_only(std::move(done)));
 }
 
 }  // namespace msb::protocol

@@ -35,7 +35,7 @@ class VirtioSlot {
  private:
   // One queue's kick: an eventfd that is read again and again.
   struct Kick {
-    Kick(VirtioSlot& slot, std::uint16_t queue);
+    Kick(VirtioSlot& owner, std::uint16_t queue);
     void arm();
     VirtioSlot& slot;
     std::uint16_t index;
