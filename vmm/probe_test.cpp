@@ -15,7 +15,9 @@
 
 #include "base/fd.hpp"
 #include "virtio/guest_memory.hpp"
+#include "vmm/kvm.hpp"
 #include "vmm/layout.hpp"
+#include "vmm/run_limit.hpp"
 
 namespace msb::vmm {
 namespace {
