@@ -558,7 +558,7 @@ void drive_file_service(Bytes bytes) {
   require(send(host.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
           static_cast<ssize_t>(bytes.size()));
   shutdown(host.get(), SHUT_WR);
-  file_stream_open(&stream, service);
+  file_stream_open(&stream, service, nullptr, 0);
   std::vector<std::byte> data;
   serve_files(stream, data);
 
