@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "initramfs/connection.h"
@@ -69,6 +70,21 @@ static void keep(struct process* process, unsigned stream, size_t length) {
   }
 }
 
+/* read(2), to be kept. What nobody keeps for later is read to where it is sent from. */
+static ssize_t read_to_stream(struct process* process, unsigned stream, size_t length) {
+  int descriptor = process->pipes[stream].fd;
+  struct stream* into = &process->streams[stream];
+  struct iovec pieces[2];
+  int count = (process->flags & MSB_START_KEEP) == 0 ? stream_space(into, length, pieces) : 0;
+  ssize_t n = count > 0 ? readv(descriptor, pieces, count) : read(descriptor, scratch, length);
+  if (n > 0 && count > 0) {
+    stream_filled(into, (size_t)n);
+  } else if (n > 0) {
+    keep(process, stream, (size_t)n);
+  }
+  return n;
+}
+
 static size_t smallest(size_t a, size_t b, size_t c) {
   size_t ab = a < b ? a : b;
   return ab < c ? ab : c;
@@ -79,7 +95,7 @@ static void read_pipe(struct process* process, unsigned stream, size_t limit) {
   size_t length = smallest(limit, process_room(process, stream), sizeof scratch);
   if (pipe->fd < 0) process->owed[stream] = 0;
   if (pipe->fd < 0 || length == 0) return;
-  ssize_t n = read(pipe->fd, scratch, length);
+  ssize_t n = read_to_stream(process, stream, length);
   if (n < 0 && errno == EINTR) return;
   if (n < 0 && errno == EAGAIN) {
     if (process->slave < 0 || terminal_is_drained(pipe->fd)) process->owed[stream] = 0;
@@ -90,7 +106,6 @@ static void read_pipe(struct process* process, unsigned stream, size_t limit) {
     process->owed[stream] = 0;
     return;
   }
-  keep(process, stream, (size_t)n);
   if ((size_t)n == sizeof scratch && !process->busy[stream]) {
     process->busy[stream] = true;
     fcntl(pipe->fd, F_SETPIPE_SZ, BUSY_PIPE_SIZE); /* at best: a terminal has no such size */

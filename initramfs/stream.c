@@ -78,6 +78,16 @@ void stream_append(struct stream* stream, const uint8_t* bytes, size_t length) {
   if (stream->end - stream->first > stream->size) stream->first = stream->end - stream->size;
 }
 
+int stream_space(struct stream* stream, size_t length, struct iovec pieces[2]) {
+  size_t kept = (size_t)(stream->end - stream->first);
+  if (kept + length > stream->size) grow(stream, kept + length);
+  return kept + length > stream->size ? 0 : stream_pieces(stream, stream->end, length, pieces);
+}
+
+void stream_filled(struct stream* stream, size_t length) {
+  stream->end += length;
+}
+
 int stream_pieces(const struct stream* stream, uint64_t offset, size_t length,
                   struct iovec pieces[2]) {
   if (length == 0) return 0;

@@ -32,6 +32,13 @@ struct stream {
  */
 void stream_append(struct stream* stream, const uint8_t* bytes, size_t length);
 
+/*
+ * The same without a copy: where `length` bytes that have room in it may be read to, and that so
+ * many came. Returns how many pieces that is, 0 without memory.
+ */
+int stream_space(struct stream* stream, size_t length, struct iovec pieces[2]);
+void stream_filled(struct stream* stream, size_t length);
+
 /* The `length` bytes from `offset` on, which are kept, as they lie in memory. Returns how many
  * pieces they are. */
 int stream_pieces(const struct stream* stream, uint64_t offset, size_t length,

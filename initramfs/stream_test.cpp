@@ -79,6 +79,33 @@ TEST_CASE("stream_allocates_no_more_than_it_needs_and_nothing_when_empty") {
   CHECK(stream.read(100001, 3) == "abc");
 }
 
+TEST_CASE("what_is_read_in_place_is_the_same_as_what_is_appended") {
+  std::mt19937 random(12);
+  Stream stream(STREAM_BLOCK);
+  std::string all;
+  for (int round = 0; round < 300; round++) {
+    size_t kept = static_cast<size_t>(stream.ring.end - stream.ring.first);
+    std::string piece(random() % (STREAM_BLOCK - kept + 1), '\0');
+    for (char& byte : piece) byte = static_cast<char>(random());
+    iovec pieces[2];
+    size_t at = 0;
+    int count = stream_space(&stream.ring, piece.size(), pieces);
+    REQUIRE((count > 0 || piece.empty()));
+    for (int i = 0; i < count; i++) {
+      piece.copy(static_cast<char*>(pieces[i].iov_base), pieces[i].iov_len, at);
+      at += pieces[i].iov_len;
+    }
+    REQUIRE(at == piece.size());
+    size_t filled = random() % (piece.size() + 1);  // fewer may come than there was room for
+    stream_filled(&stream.ring, filled);
+    all += piece.substr(0, filled);
+    REQUIRE(stream.ring.end == all.size());
+    kept = static_cast<size_t>(stream.ring.end - stream.ring.first);
+    REQUIRE(stream.read(stream.ring.first, kept) == all.substr(all.size() - kept));
+    stream_release(&stream.ring, stream.ring.first + random() % (kept + 1));
+  }
+}
+
 TEST_CASE("streams_of_one_block_never_share_it") {
   std::vector<std::unique_ptr<Stream>> streams;
   for (int i = 0; i < 20; i++) streams.push_back(std::make_unique<Stream>(STREAM_BLOCK));

@@ -53,8 +53,9 @@ class FrameStream::State : public std::enable_shared_from_this<State> {
   bool ended_ = false;
   bool taking_ = false;
   FrameDecoder decoder_;
-  std::array<std::byte, 64 * 1024> input_;
-  iovec input_iovec_{input_.data(), input_.size()};
+  std::array<std::byte, kMaxGreeting + 1> opening_;  // the greeting, and what may follow it
+  std::span<std::byte> input_;                       // where is being read to
+  iovec input_iovec_{};
   std::deque<std::vector<std::byte>> output_;
   std::size_t written_ = 0;  // of the first in output_
   std::size_t unsent_ = 0;
@@ -79,6 +80,8 @@ void FrameStream::State::complete(Function&& function) {
 void FrameStream::State::read_more() {
   if (!ended_ && !paused_ && !read_.pending()) {
     self_ = shared_from_this();
+    input_ = greeting_ == Greeting::kExpected ? std::span<std::byte>(opening_) : decoder_.space();
+    input_iovec_ = {input_.data(), input_.size()};
     io_.read(socket_.get(), {&input_iovec_, 1}, AsyncIo::kNoOffset, read_);
   }
 }
@@ -91,11 +94,15 @@ void FrameStream::State::on_read(std::int32_t result) {
     on_end(-result);
     return;
   }
-  std::span<const std::byte> bytes = std::span(input_).first(static_cast<std::size_t>(result));
-  if (greeting_ == Greeting::kExpected && !take_greeting(bytes)) {
-    return;
+  if (greeting_ == Greeting::kNone) {
+    decoder_.filled(static_cast<std::size_t>(result));
+  } else {
+    std::span<const std::byte> bytes = input_.first(static_cast<std::size_t>(result));
+    if (!take_greeting(bytes)) {
+      return;
+    }
+    decoder_.feed(bytes);
   }
-  decoder_.feed(bytes);
   take_frames();
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "protocol/msb_exec.h"
 
@@ -51,6 +52,9 @@ constexpr GuestFrame kGuestFrames[] = {
     {MSB_FILE_ENTRY, "FILE_ENTRY", kFiles, sizeof(msb_file_entry) + 2, MSB_MAX_REQUEST},
 };
 
+constexpr std::size_t kLargestFrame = sizeof(msb_frame_header) + MSB_MAX_DATA;
+constexpr std::size_t kLeastRoom = std::size_t{32} << 10;  // to read into
+
 const GuestFrame* find(std::uint32_t type) {
   const auto* const found = std::ranges::find(kGuestFrames, type, &GuestFrame::type);
   return found != std::end(kGuestFrames) ? found : nullptr;
@@ -58,14 +62,33 @@ const GuestFrame* find(std::uint32_t type) {
 
 }  // namespace
 
-void FrameDecoder::feed(std::span<const std::byte> bytes) {
-  buffer_.erase(buffer_.begin(), buffer_.begin() + static_cast<std::ptrdiff_t>(start_));
+void FrameDecoder::make_room(std::size_t least) {
+  const std::span<const std::byte> rest(buffer_.get() + start_, end_ - start_);
+  if (capacity_ - rest.size() < least) {
+    capacity_ = std::max(rest.size() + least, kLargestFrame + kLeastRoom);
+    auto larger = std::make_unique_for_overwrite<std::byte[]>(capacity_);
+    std::ranges::copy(rest, larger.get());
+    buffer_ = std::move(larger);
+  } else {
+    std::ranges::copy(rest, buffer_.get());
+  }
   start_ = 0;
-  buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
+  end_ = rest.size();
+}
+
+void FrameDecoder::feed(std::span<const std::byte> bytes) {
+  make_room(bytes.size());
+  std::ranges::copy(bytes, buffer_.get() + end_);
+  end_ += bytes.size();
+}
+
+std::span<std::byte> FrameDecoder::space() {
+  make_room(kLeastRoom);
+  return std::span(buffer_.get(), capacity_).subspan(end_);
 }
 
 Result<std::optional<Frame>> FrameDecoder::next() {
-  const std::span<const std::byte> bytes = std::span(buffer_).subspan(start_);
+  const auto bytes = std::span<const std::byte>(buffer_.get(), end_).subspan(start_);
   msb_frame_header header{};
   if (bytes.size() < sizeof header) {
     return std::nullopt;

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -32,6 +33,10 @@ class FrameDecoder {
   explicit FrameDecoder(Connection connection) : connection_(connection) {}
 
   void feed(std::span<const std::byte> bytes);
+  // The same without a copy: where the next bytes of the stream may be read to, 32 KiB at least,
+  // and how many of them were.
+  std::span<std::byte> space();
+  void filled(std::size_t count) { end_ += count; }
 
   // The next complete frame, or nothing when more bytes are needed. Fails, from then on always and
   // before the payload comes, when a header has a type that a guest does not send on this
@@ -39,12 +44,16 @@ class FrameDecoder {
   Result<std::optional<Frame>> next();
 
   // Whether the stream may end here: nothing of a frame is waiting for its rest.
-  [[nodiscard]] bool at_boundary() const { return start_ == buffer_.size(); }
+  [[nodiscard]] bool at_boundary() const { return start_ == end_; }
 
  private:
+  void make_room(std::size_t least);
+
   Connection connection_;
-  std::vector<std::byte> buffer_;
+  std::unique_ptr<std::byte[]> buffer_;  // its bytes are never set before they are written
+  std::size_t capacity_ = 0;
   std::size_t start_ = 0;  // of the first byte that is not yet taken
+  std::size_t end_ = 0;    // behind the last byte that has come
 };
 
 // The protocol's name of a type that a guest sends, for messages.

@@ -146,6 +146,8 @@ FrameBytes encode_attach(const AttachSpec& spec) {
 }
 
 void append_data(FrameBytes& to, std::uint32_t type, std::span<const std::byte> bytes) {
+  const std::size_t frames = (bytes.size() + MSB_MAX_DATA - 1) / MSB_MAX_DATA;
+  to.reserve(to.size() + bytes.size() + frames * sizeof(msb_frame_header));
   while (!bytes.empty()) {
     const auto piece = bytes.first(std::min<std::size_t>(bytes.size(), MSB_MAX_DATA));
     append(to, msb_frame_header{type, static_cast<std::uint32_t>(piece.size())});
