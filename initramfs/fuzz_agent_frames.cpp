@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// libFuzzer target: what a host may send, from bytes to fields, in the agent and in the file
-// service. The agent is the real one, on real sockets; what it would do to this machine is replaced
-// (WRAP in CMakeLists.txt): programs are pipes, time stands still between steps, and epoll_wait(2)
-// is where the host takes its next step.
+// libFuzzer target: what a host may send to the agent, from bytes to fields. The agent is the real
+// one, on real sockets; what it would do to this machine is replaced (WRAP in CMakeLists.txt):
+// programs are pipes, time stands still between steps, and epoll_wait(2) is where the host takes
+// its next step.
 //
-// The first byte chooses agent (even) or file service, the second how its input is cut: pieces of 1
-// to 255 bytes, or not at all. For the file service, the rest is what the host sends. For the agent
-// it is steps: who acts (below), how many bytes follow (2 bytes, little-endian), those bytes.
+// The input's first byte chooses the pieces that it comes in. Steps follow: who acts (below), how
+// many bytes follow (2 bytes, little-endian), those bytes.
 // Seeds: tests/corpus/host-frames.
 extern "C" {
 #include "initramfs/agent.h"
-#include "initramfs/file_request.h"
-#include "initramfs/file_stream.h"
 #include "initramfs/spawn.h"
 }
 
@@ -33,49 +30,25 @@ extern "C" {
 #include <vector>
 
 #include "base/fd.hpp"
+#include "initramfs/fuzz_support.hpp"
 #include "protocol/frames.hpp"
 #include "protocol/guest_frames.hpp"
 #include "protocol/msb_exec.h"
 
 extern "C" {
 int __real_epoll_wait(int epoll, epoll_event* events, int most, int timeout_ms);
-ssize_t __real_recv(int socket, void* bytes, size_t length, int flags);
 int __real_connect(int socket, const sockaddr* address, socklen_t length);
 }
 
 namespace {
 
 using namespace msb;
+using namespace msb::fuzz;
 using namespace msb::protocol;
-using Bytes = std::span<const std::byte>;
 
 constexpr pid_t kFirstPid = 1 << 24;  // above every real one (PID_MAX_LIMIT of the kernel)
 constexpr std::size_t kMostPrograms = 16;
-constexpr std::size_t kMostInput = 64 * 1024;  // what a socket takes without anybody reading
 constexpr long kStepMs = 200;
-
-void require(bool condition) {
-  if (!condition) {
-    std::abort();
-  }
-}
-
-void make_pair(Fd& one, int& other) {
-  int both[2];
-  require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, both) == 0);
-  one = Fd(both[0]);
-  other = both[1];
-}
-
-// Takes what is there. False at the end of the stream.
-bool take(const Fd& from, std::vector<std::byte>& bytes) {
-  static std::byte piece[kMostInput];
-  ssize_t n = 0;
-  while ((n = __real_recv(from.get(), piece, sizeof piece, MSG_DONTWAIT)) > 0) {
-    bytes.insert(bytes.end(), piece, piece + n);
-  }
-  return n < 0 && errno == EAGAIN;
-}
 
 // Whether the host's own decoder takes what the agent says.
 bool is_well_formed(const Frame& frame) {
@@ -458,7 +431,6 @@ class World {
 };
 
 World* world = nullptr;
-std::size_t most_at_once = SIZE_MAX;  // of recv(2)
 
 int make_listener(sockaddr_un& address, socklen_t& length) {
   const int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -505,85 +477,11 @@ void drive_agent(Bytes steps) {
   }
 }
 
-void check_file_request(std::uint32_t type, Bytes payload) {
-  file_request request{};
-  failure why{};
-  if (!file_request_parse(type, reinterpret_cast<const std::uint8_t*>(payload.data()),
-                          payload.size(), &request, &why)) {
-    require(why.stage == MSB_STAGE_REQUEST && why.text[0] != '\0');
-    return;
-  }
-  std::size_t length = sizeof request.fields + std::strlen(request.path) + 1;
-  if (request.new_path != nullptr) {
-    length += std::strlen(request.new_path) + 1;
-  }
-  require(length == payload.size());
-  require(*(type == MSB_FILE_SYMLINK ? request.new_path : request.path) == '/');
-}
-
-// As file_service.c serves, but for the files: DATA is sent back.
-void serve_files(file_stream& stream, std::vector<std::byte>& data) {
-  static std::uint8_t buffer[MSB_MAX_REQUEST];
-  std::uint32_t type = 0;
-  std::uint32_t length = 0;
-  while (file_stream_receive_request(&stream, &type, buffer, &length)) {
-    // In memory of exactly its size.
-    const auto* const bytes = reinterpret_cast<const std::byte*>(buffer);
-    check_file_request(type, std::vector<std::byte>(bytes, bytes + length));
-    if (file_request_has_data(type)) {
-      const std::uint8_t* piece = nullptr;
-      std::size_t size = 0;
-      const std::size_t limit = length;
-      while ((size = file_stream_receive_data(&stream, limit, &piece)) > 0) {
-        require(size <= limit);
-        file_stream_send_data(&stream, piece, size);
-        data.insert(data.end(), reinterpret_cast<const std::byte*>(piece),
-                    reinterpret_cast<const std::byte*>(piece) + size);
-      }
-    }
-    msb_done done{};
-    const iovec answer = {&done, sizeof done};
-    file_stream_send(&stream, MSB_DONE, &answer, 1);
-    file_stream_flush(&stream);
-  }
-  require(stream.broken);
-}
-
-void drive_file_service(Bytes bytes) {
-  static file_stream stream;
-  Fd host;
-  int service = -1;
-  make_pair(host, service);
-  const Fd owned(service);
-  require(send(host.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
-          static_cast<ssize_t>(bytes.size()));
-  shutdown(host.get(), SHUT_WR);
-  file_stream_open(&stream, service, nullptr, 0);
-  std::vector<std::byte> data;
-  serve_files(stream, data);
-
-  std::vector<std::byte> answers;
-  take(host, answers);
-  FrameDecoder decoder(Connection::kFiles);
-  decoder.feed(answers);
-  std::vector<std::byte> echoed;
-  auto frame = decoder.next();
-  for (; frame && *frame; frame = decoder.next()) {
-    if ((*frame)->type == MSB_FILE_DATA) {
-      echoed.insert(echoed.end(), (*frame)->payload.begin(), (*frame)->payload.end());
-    }
-  }
-  // The host has gone before the end of its last DATA: what would be sent to it is dropped.
-  require(frame && decoder.at_boundary() && echoed.size() <= data.size());
-  require(std::ranges::equal(echoed, Bytes(data).first(echoed.size())));
-}
-
 }  // namespace
 
 extern "C" {
 
 int __wrap_epoll_wait(int epoll, epoll_event* events, int most, int timeout_ms);
-ssize_t __wrap_recv(int socket, void* bytes, size_t length, int flags);
 int __wrap_connect(int socket, const sockaddr* address, socklen_t length);
 int __wrap_kill(pid_t pid, int signal);
 pid_t __wrap_wait4(pid_t pid, int* status, int options, rusage* usage);
@@ -598,10 +496,6 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
 int __wrap_epoll_wait(int epoll, epoll_event* events, int most, int) {
   return world->wait(epoll, events, most);
-}
-
-ssize_t __wrap_recv(int socket, void* bytes, size_t length, int flags) {
-  return __real_recv(socket, bytes, std::min(length, most_at_once), flags);
 }
 
 int __wrap_connect(int socket, const sockaddr* address, socklen_t) {
@@ -657,15 +551,8 @@ pid_t __wrap_namespace_fork_beside(pid_t, bool* restored) {
 }
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  if (size < 2 || size > kMostInput) {
-    return 0;
-  }
-  most_at_once = data[1] == UINT8_MAX ? SIZE_MAX : 1U + data[1];
-  const Bytes rest = std::as_bytes(std::span(data, size)).subspan(2);
-  if (data[0] % 2 == 0) {
-    drive_agent(rest);
-  } else {
-    drive_file_service(rest);
+  if (size >= 1 && size <= kMostInput) {
+    drive_agent(choose_pieces(std::as_bytes(std::span(data, size))));
   }
   return 0;
 }
