@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bad input that msb-vmm refuses before, or without, running a guest: one sentence, the right exit status."""
 
-import json
 import os
 import pathlib
 import subprocess
