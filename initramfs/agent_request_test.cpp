@@ -104,6 +104,22 @@ TEST_CASE("file_service_runs_beside_the_agent_and_is_given_the_connection") {
   CHECK(agent.request(MSB_PING, "x").back().payload == "x");
 }
 
+TEST_CASE("file_service_gets_what_came_together_with_the_first_frame") {
+  Agent agent;
+  msb_file_request fields{};
+  fields.user = fields.group = UINT32_MAX;
+  const std::string request = frame(MSB_FILE_STAT, bytes_of(fields) + "/" + '\0');
+  for (size_t cut = 1; cut < request.size(); cut += 7) {
+    Connection connection = agent.connect();
+    connection.send(frame(MSB_FILES) + request.substr(0, cut));
+    REQUIRE(connection.receive()->type == MSB_DONE);
+    connection.send(request.substr(cut));
+    auto entry = connection.receive();
+    REQUIRE(entry);
+    CHECK(entry->type == MSB_FILE_ENTRY);
+  }
+}
+
 TEST_CASE("file_service_is_out_of_sight_of_programs_and_they_stay_in_their_namespace") {
   if (geteuid() != 0) return;
   Agent agent(Agent::Namespace::kOwn);

@@ -13,15 +13,27 @@
 
 using namespace msb::test;
 
+namespace {
+
+/// Ignores the signal. What is ignored stays ignored in the program that takes the shell's place.
+const char* const kStubborn = "trap '' TERM; echo ready; exec sleep 1000";
+
+/// Waits until a process has said so. Returns its pid.
+pid_t wait_ready(Connection& connection) {
+  const pid_t pid = static_cast<pid_t>(connection.started().pid);
+  REQUIRE(connection.receive_until("ready\n"));
+  return pid;
+}
+
+}  // namespace
+
 TEST_CASE("shutdown_with_grace_signals_every_group_and_waits_for_them") {
   Agent agent;
   std::string file = "/tmp/msb-grace-test-" + std::to_string(getpid());
   Start start = shell("trap 'sleep 0.3; echo saved > " + file +
                       "; exit 0' TERM; echo ready; while :; do sleep 0.05; done");
   Connection connection = agent.start(start);
-  uint32_t process = connection.started().process;
-  CHECK(process != 0);
-  REQUIRE(connection.receive_until("ready\n"));
+  wait_ready(connection);
   agent.shut_down(SIGTERM, 60000);
   Outcome late;
   while (!late.refused) {
@@ -50,8 +62,7 @@ TEST_CASE("shutdown_with_grace_waits_for_a_slow_reader") {
   start.flags = MSB_START_KEEP;
   start.keep = 2 * kSize;  // so that it can end before anybody reads
   Connection connection = agent.start(start);
-  pid_t pid = static_cast<pid_t>(connection.started().pid);
-  REQUIRE(connection.receive_until("ready\n"));
+  const pid_t pid = wait_ready(connection);
   agent.shut_down(SIGTERM, 60000);
   REQUIRE(dies(pid));
   Outcome outcome = connection.finish();
@@ -64,18 +75,15 @@ TEST_CASE("shutdown_with_grace_waits_for_a_slow_reader") {
 TEST_CASE("shutdown_does_not_wait_for_a_reader_beyond_its_grace") {
   Agent agent;
   Connection connection = agent.start(shell("echo ready; exec cat /dev/zero"));
-  connection.started();
-  REQUIRE(connection.receive_until("ready\n"));
+  wait_ready(connection);
   agent.shut_down(SIGTERM, 300);
   CHECK(agent.wait() == MSB_BYE_REQUESTED);
 }
 
 TEST_CASE("shutdown_kills_what_does_not_end_within_its_grace") {
   Agent agent;
-  Connection connection =
-      agent.start(shell("trap '' TERM; echo ready; while :; do sleep 0.05; done"));
-  pid_t pid = static_cast<pid_t>(connection.started().pid);
-  REQUIRE(connection.receive_until("ready\n"));
+  Connection connection = agent.start(shell(kStubborn));
+  const pid_t pid = wait_ready(connection);
   agent.shut_down(SIGTERM, 300);
   CHECK(agent.wait() == MSB_BYE_REQUESTED);
   CHECK(connection.is_closed_by_agent());
@@ -90,10 +98,8 @@ TEST_CASE("shutdown_with_grace_and_nothing_running_is_at_once") {
 
 TEST_CASE("shutdown_without_grace_ends_one_that_has_it") {
   Agent agent;
-  Connection connection =
-      agent.start(shell("trap '' TERM; echo ready; while :; do sleep 0.05; done"));
-  connection.started();
-  REQUIRE(connection.receive_until("ready\n"));
+  Connection connection = agent.start(shell(kStubborn));
+  wait_ready(connection);
   agent.shut_down(SIGTERM, 600000);
   agent.shut_down();
   CHECK(agent.wait() == MSB_BYE_REQUESTED);

@@ -3,10 +3,12 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <random>
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "protocol/msb_exec.h"
 #include "protocol/quote.hpp"
@@ -48,6 +50,44 @@ TEST_CASE("frames come out as they went in, wherever the stream is cut") {
     CHECK(texts == std::vector<std::string>{"one", "2", "three"});
     CHECK(decoder.at_boundary());
   }
+}
+
+TEST_CASE("what is read in place comes out as what is fed, up to the largest frames") {
+  std::mt19937 random(2);
+  std::vector<std::byte> stream;
+  std::vector<std::size_t> sizes;
+  for (int i = 0; i < 60; ++i) {
+    sizes.push_back(i % 3 == 0 ? MSB_MAX_DATA : random() % 5000 + 1);
+    const auto frame =
+        encode_frame(MSB_STDOUT, std::vector<std::byte>(sizes.back(), static_cast<std::byte>(i)));
+    stream.insert(stream.end(), frame.begin(), frame.end());
+  }
+  FrameDecoder decoder(Connection::kProcess);
+  std::size_t next = 0;
+  for (std::span<const std::byte> rest(stream); !rest.empty();) {
+    const std::span<std::byte> space = decoder.space();
+    REQUIRE(space.size() >= 32U << 10);
+    const std::size_t most = std::min(space.size(), rest.size());
+    const std::size_t count = random() % 2 == 0 ? most : random() % most + 1;
+    if (random() % 4 == 0) {
+      decoder.feed(rest.first(count));
+    } else {
+      std::ranges::copy(rest.first(count), space.begin());
+      decoder.filled(count);
+    }
+    rest = rest.subspan(count);
+    auto frame = decoder.next();
+    for (; frame && *frame; frame = decoder.next()) {
+      REQUIRE((*frame)->payload.size() == sizes.at(next));
+      const auto byte = static_cast<std::byte>(next);
+      REQUIRE(std::ranges::count((*frame)->payload, byte) ==
+              static_cast<std::ptrdiff_t>((*frame)->payload.size()));
+      ++next;
+    }
+    REQUIRE(frame);
+  }
+  CHECK(next == sizes.size());
+  CHECK(decoder.at_boundary());
 }
 
 TEST_CASE("each connection takes the types that the protocol gives it and no other") {
