@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "oci/json_object.hpp"
+
 namespace msb::oci {
 namespace {
 
@@ -34,47 +36,6 @@ constexpr std::uint64_t kMaxBlobSize = std::uint64_t{1}
                                        << 50;  // bytes; no registry takes a blob of a pebibyte
 constexpr std::uint64_t kSchemaVersion = 2;
 constexpr std::size_t kMaxStrings = 65536;  // in one array of strings
-
-// How deep brackets nest, without building anything. Text that is no JSON is left to the parser.
-std::size_t nesting_depth(std::string_view json) {
-  std::size_t depth = 0;
-  std::size_t deepest = 0;
-  bool in_string = false;
-  for (std::size_t i = 0; i < json.size(); ++i) {
-    const char c = json[i];
-    if (in_string) {
-      if (c == '\\') {
-        ++i;
-      } else if (c == '"') {
-        in_string = false;
-      }
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      deepest = std::max(deepest, ++depth);
-    } else if ((c == '}' || c == ']') && depth > 0) {
-      --depth;
-    }
-  }
-  return deepest;
-}
-
-Result<Json> parse_object(std::string_view json) {
-  if (json.size() > kMaxDocumentSize) {
-    return fail("the document is larger than {} bytes", kMaxDocumentSize);
-  }
-  if (nesting_depth(json) > kMaxDocumentDepth) {
-    return fail("the document nests deeper than {} levels", kMaxDocumentDepth);
-  }
-  Json document = Json::parse(json, nullptr, /*allow_exceptions=*/false);
-  if (document.is_discarded()) {
-    return fail("the document is not valid JSON");
-  }
-  if (!document.is_object()) {
-    return fail("the document is not a JSON object");
-  }
-  return document;
-}
 
 // The member `name` of `object`, or null where it is absent or JSON's null, which Docker writes for
 // empty lists.
@@ -250,7 +211,7 @@ Result<Compression> layer_compression(std::string_view media_type) {
 }
 
 Result<void> check_layout_marker(std::string_view json) {
-  const auto document = parse_object(json);
+  const auto document = parse_json_object(json);
   if (!document) {
     return std::unexpected(document.error());
   }
@@ -265,7 +226,7 @@ Result<void> check_layout_marker(std::string_view json) {
 }
 
 Result<Index> parse_index(std::string_view json) {
-  const auto document = parse_object(json);
+  const auto document = parse_json_object(json);
   if (!document) {
     return std::unexpected(document.error());
   }
@@ -291,7 +252,7 @@ Result<Index> parse_index(std::string_view json) {
 }
 
 Result<Manifest> parse_manifest(std::string_view json) {
-  const auto document = parse_object(json);
+  const auto document = parse_json_object(json);
   if (!document) {
     return std::unexpected(document.error());
   }
@@ -326,7 +287,7 @@ Result<Manifest> parse_manifest(std::string_view json) {
 }
 
 Result<ImageConfig> parse_config(std::string_view json) {
-  const auto document = parse_object(json);
+  const auto document = parse_json_object(json);
   if (!document) {
     return std::unexpected(document.error());
   }
