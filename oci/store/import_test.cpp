@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/fd.hpp"
+#include "oci/erofs_writer.hpp"
 #include "oci/store/store.hpp"
 #include "oci/store/test_image.hpp"
 
@@ -298,8 +299,10 @@ TEST_CASE("killing an import at any time leaves only whole files, and the next o
       if (file.ends_with(".erofs")) {
         const auto diff_id = Digest::parse("sha256:" + file.substr(0, 64));
         REQUIRE(diff_id);
-        const Fd fd(::open((directory / fmt::format("home/layers/erofs-v1/{}", file)).c_str(),
-                           O_RDONLY | O_CLOEXEC));
+        const Fd fd(
+            ::open((directory / fmt::format("home/layers/erofs-v{}/{}", kErofsWriterVersion, file))
+                       .c_str(),
+                   O_RDONLY | O_CLOEXEC));
         CHECK(testing::read_image(fd.get()).size() == 2);
         continue;
       }

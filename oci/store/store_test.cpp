@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "oci/erofs_writer.hpp"
 #include "oci/store/lookup.hpp"
 #include "oci/store/store_lock.hpp"
 #include "oci/store/test_image.hpp"
@@ -53,8 +54,8 @@ struct Fixture {
     return std::filesystem::exists(home() + "/blobs/sha256/" + layer.layer.blob.digest.hex());
   }
   [[nodiscard]] bool has_image(const testing::PackedLayer& layer) const {
-    return std::filesystem::exists(home() + "/layers/erofs-v1/" + layer.layer.diff_id.hex() +
-                                   ".erofs");
+    return std::filesystem::exists(fmt::format("{}/layers/erofs-v{}/{}.erofs", home(),
+                                               kErofsWriterVersion, layer.layer.diff_id.hex()));
   }
 
   TemporaryDirectory directory;
