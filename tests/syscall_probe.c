@@ -15,8 +15,9 @@
 #define MISSING 77 /* exit status */
 
 static void make_call(long number) {
-  /* modify_ldt(2) says ENOSYS to a function that it does not know: 0 reads. */
+  /* These two say ENOSYS to an operation that they do not know: 0 is to read, and to wait. */
   long first = number == SYS_modify_ldt ? 0 : -1;
+  long second = number == SYS_futex ? 0 : -1;
   /* By hand, since vfork(2) returns twice on one stack and must not leave this frame. */
   long result;
   register long fourth __asm__("r10") = -1;
@@ -24,7 +25,7 @@ static void make_call(long number) {
   register long sixth __asm__("r9") = -1;
   __asm__ volatile("syscall"
                    : "=a"(result)
-                   : "a"(number), "D"(first), "S"(-1L), "d"(-1L), "r"(fourth), "r"(fifth),
+                   : "a"(number), "D"(first), "S"(second), "d"(-1L), "r"(fourth), "r"(fifth),
                      "r"(sixth)
                    : "rcx", "r11", "memory");
   _exit(result == -ENOSYS ? MISSING : 0);
