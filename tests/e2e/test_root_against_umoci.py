@@ -43,7 +43,7 @@ def test_root_of_a_guest_with_a_hundred_layers_is_the_tree_that_umoci_unpacks(tm
     assert b"d/96" in ours and b"gone" not in ours
 
 
-@pytest.mark.parametrize("count", [128, 500] if FULL else [128])
+@pytest.mark.parametrize("count", [128, 500] if FULL else [300])
 def test_as_many_layers_as_an_image_may_have_start(count, tmp_path, lister):
     image = write_image(tmp_path / "layout", [*nasty_images.numbered_layers(count - 1), nasty_images.program(lister)])
     ours, _ = image_oracle.tree_in_guest(Vmm(tmp_path / "home"), image)

@@ -9,7 +9,7 @@ import time
 import image_oracle
 import nasty_images
 import pytest
-from conftest import IMAGES
+from conftest import BASE, IMAGES
 from random_image import random_layers
 from raw_tar import RawTar, header, padded, pax_record, write_image
 
@@ -39,6 +39,11 @@ def compare(image, directory, lister):
     assert len(ours) > 3
 
 
+def skopeo_to_gzip(image, layout):
+    subprocess.run(["skopeo", "copy", "-q", "--dest-compress-format", "gzip", f"oci:{image}", f"oci:{layout}:image"], check=True)
+    return f"{layout}:image"
+
+
 @pytest.mark.parametrize("name", nasty_images.ALL)
 def test_tree_is_the_one_that_umoci_unpacks(name, tmp_path, lister, stackable):
     compare(write_image(tmp_path / "layout", nasty_images.ALL[name]()), tmp_path, lister)
@@ -52,10 +57,40 @@ def test_tree_of_random_layers_is_the_one_that_umoci_unpacks(seed, tmp_path, lis
 @pytest.mark.parametrize("tag", ["base"] + (["python", "node"] if FULL else []))
 def test_tree_of_a_real_image_is_the_one_that_umoci_unpacks(tag, tmp_path, lister, stackable):
     # Debian's zstd-compressed layers are more than its umoci reads.
-    layout = tmp_path / "layout"
-    subprocess.run(["skopeo", "copy", "-q", "--dest-compress-format", "gzip", f"oci:{IMAGES}:{tag}", f"oci:{layout}:{tag}"],
-                   check=True)
-    compare(f"{layout}:{tag}", tmp_path, lister)
+    compare(skopeo_to_gzip(f"{IMAGES}:{tag}", tmp_path / "layout"), tmp_path, lister)
+
+
+def test_tree_of_an_image_that_buildah_made_is_the_one_that_umoci_unpacks(tmp_path, lister, stackable):
+    buildah = ["buildah", "--storage-driver", "vfs", "--root", tmp_path / "root", "--runroot", tmp_path / "run"]
+
+    def run(*arguments):
+        return image_oracle.run([*buildah, *arguments]).decode().strip()
+
+    container = run("from", "-q", f"oci:{BASE}")
+    script = """set -e
+        mkdir -p /made/by /var/empty; echo x > /made/by/hand; ln /made/by/hand /made/link; chmod 4711 /made/link
+        rm -rf /etc/passwd /home; mkdir /home; chown 5:6 /made/by; ln -s hand /made/by/symlink; mkfifo /made/pipe
+        chmod 1777 /var; mv /usr/share/msb-test /usr/share/moved; touch -d "2001-02-03 04:05:06" /made; rm -rf /opt; ln -s var /opt"""
+    try:
+        run("run", "--isolation", "chroot", container, "--", "sh", "-c", script)
+        run("commit", "-q", container, f"oci:{tmp_path}/built:image")
+    finally:
+        run("rm", container)
+    compare(skopeo_to_gzip(f"{tmp_path}/built:image", tmp_path / "layout"), tmp_path, lister)
+
+
+def test_tree_of_an_image_that_umoci_added_to_is_the_one_that_it_unpacks(tmp_path, lister, stackable):
+    image = skopeo_to_gzip(BASE, tmp_path / "layout")
+    source = tmp_path / "source"
+    (source / "deep/er").mkdir(parents=True)
+    (source / "deep/er/file").write_bytes(b"content")
+    (source / "deep/link").symlink_to("er/file")
+    os.link(source / "deep/er/file", source / "deep/hard")
+    os.setxattr(source / "deep/er/file", "user.kept", b"value")
+    os.chown(source / "deep/er", 1000, 100)
+    for arguments in (["--opaque", source, "/etc"], [source, "/srv/added"], ["--whiteout", "/usr/share"]):
+        image_oracle.run(["umoci", "insert", "--image", image, *arguments])
+    compare(image, tmp_path, lister)
 
 
 # What only one of the two takes, and why. Either may refuse what means something else to every reader.
