@@ -5,10 +5,8 @@
 #include <utility>
 
 #include "launcher/environment.hpp"
-#include "launcher/paths.hpp"
 #include "launcher/words.hpp"
-#include "oci/layer_cache.hpp"
-#include "oci/layout.hpp"
+#include "oci/printable.hpp"
 
 namespace msb::launcher {
 
@@ -48,32 +46,15 @@ Result<std::uint32_t> stop_signal(const oci::ImageConfig& image, const std::stri
                        signal.error().message);
 }
 
-Result<OpenImage> open_image(const std::string& argument) {
-  const auto reference = oci::parse_layout_reference(argument);
-  if (!reference) {
-    return std::unexpected(reference.error());
+Result<std::string> volume_lines(const oci::ImageConfig& image) {
+  std::string lines;
+  for (const std::string& volume : image.volumes) {
+    if (!volume.starts_with('/') || volume.find('\n') != std::string::npos) {
+      return fail("the image's volume '{}' is no absolute path", oci::printable(volume));
+    }
+    lines += fmt::format("volume {}\n", volume);
   }
-  const auto layout = oci::Layout::open(reference->path);
-  if (!layout) {
-    return std::unexpected(layout.error());
-  }
-  auto image = layout->image(reference->tag);
-  if (!image) {
-    return std::unexpected(image.error());
-  }
-  const auto home = home_directory();
-  if (!home) {
-    return std::unexpected(home.error());
-  }
-  const auto cache = oci::LayerCache::open(*home + "/layers");
-  if (!cache) {
-    return std::unexpected(cache.error());
-  }
-  auto layers = cache->open_layers(*layout, *image);
-  if (!layers) {
-    return std::unexpected(layers.error());
-  }
-  return OpenImage{std::move(image->config), std::move(*layers)};
+  return lines;
 }
 
 }  // namespace msb::launcher
