@@ -10,12 +10,12 @@
 #include <string>
 #include <string_view>
 
+#include "oci/reference.hpp"
 #include "oci/registry/base64.hpp"
 #include "oci/registry/docker_config.hpp"
 #include "oci/registry/header_fields.hpp"
-#include "oci/registry/reference.hpp"
-#include "oci/registry/settings.hpp"
 #include "oci/registry/url.hpp"
+#include "oci/settings.hpp"
 
 namespace {
 
