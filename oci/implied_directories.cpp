@@ -23,9 +23,10 @@
 namespace msb::oci {
 namespace {
 
-// Names looked up in the layers' directories: a second's worth. Only an image that is made for it
-// needs more.
-constexpr std::size_t kMaxLookups = 200'000;
+// Blocks of the layers' directories that are searched: a second's worth. Only an image that is made
+// for it needs more.
+constexpr std::uint64_t kMaxBlocks = 200'000;
+constexpr std::uint32_t kMaxDescribed = 200'000;
 
 // A directory of one layer.
 struct Part {
@@ -56,6 +57,8 @@ class Search {
 
  private:
   [[nodiscard]] Result<Merged> root() const;
+  // Before a directory is searched: fails when that would be too much in all.
+  Result<void> charge(const ErofsTree::Node& directory);
   Result<void> visit(const Merged& directory);
   Result<Merged> child(const Merged& directory, std::string_view name);
   Result<void> describe_all(const Merged& directory);
@@ -63,8 +66,8 @@ class Search {
 
   std::vector<ErofsTree> trees_;  // lowest first
   std::vector<Merged> pending_;
-  std::size_t lookups_ = 0;
-  LayerTree tree_{kMaxLookups};
+  std::uint64_t blocks_ = 0;
+  LayerTree tree_{kMaxDescribed};
   std::set<std::string> done_;  // paths that the tree describes
 };
 
@@ -95,6 +98,14 @@ Result<Merged> Search::root() const {
   return result;
 }
 
+Result<void> Search::charge(const ErofsTree::Node& directory) {
+  blocks_ += 1 + directory.inode.i_size / erofs::kBlockSize;
+  if (blocks_ > kMaxBlocks) {
+    return fail("the image's layers have too many directories that they do not list");
+  }
+  return {};
+}
+
 Result<void> Search::visit(const Merged& directory) {
   if (directory.parts.front().node.is_implied() && directory.described() != nullptr) {
     if (auto described = describe_all(directory); !described) {
@@ -105,11 +116,13 @@ Result<void> Search::visit(const Merged& directory) {
   // The lowest part has nothing below it that could say more.
   for (const Part& part : std::span(directory.parts).first(directory.parts.size() - 1)) {
     if (part.node.has_implied()) {
+      if (auto charged = charge(part.node); !charged) {
+        return charged;
+      }
       auto more = part.tree->names_with_implied(part.node);
       if (!more) {
         return std::unexpected(more.error());
       }
-      lookups_ += more->size();
       names.insert(std::make_move_iterator(more->begin()), std::make_move_iterator(more->end()));
     }
   }
@@ -134,8 +147,8 @@ Result<Merged> Search::child(const Merged& directory, std::string_view name) {
                                                : fmt::format("{}/{}", directory.path, name),
                 .parts = {}};
   for (const Part& part : directory.parts) {
-    if (++lookups_ > kMaxLookups) {
-      return fail("the image's layers have too many directories that they do not list");
+    if (auto charged = charge(part.node); !charged) {
+      return std::unexpected(charged.error());
     }
     const auto node = part.tree->find(part.node, name);
     if (!node) {
