@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs `msb` and `msb-vmm` with a store of their own, and looks at what is in it."""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+from conftest import MSB_VMM
+
+MSB = MSB_VMM.parent / "msb"
+TIMEOUT = 60  # seconds
+
+
+class Msb:
+    def __init__(self, directory, authority):
+        self.home = directory / "home"
+        self.config = directory / "docker"
+        self.config.mkdir(parents=True)
+        unwanted = re.compile("(?i)(https?|all|no)_proxy|SSL_CERT_.*|DOCKER_.*|REGISTRY_.*")
+        self.environment = {name: value for name, value in os.environ.items() if not unwanted.fullmatch(name)}
+        self.environment |= {"MSB_HOME": str(self.home), "SSL_CERT_FILE": str(authority.certificate),
+                             "DOCKER_CONFIG": str(self.config)}
+
+    def start(self, *arguments, program=MSB, **options):
+        options.setdefault("stdin", subprocess.DEVNULL)
+        return subprocess.Popen([program, *arguments], env=self.environment,
+                                **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options)
+
+    def __call__(self, *arguments, stdin=b"", program=MSB):
+        return subprocess.run([program, *arguments], input=stdin, capture_output=True, env=self.environment, timeout=TIMEOUT,
+                              check=False)
+
+    def done(self, *arguments, **options):
+        """What a command that is to succeed printed."""
+        result = self(*arguments, **options)
+        assert result.returncode == 0, result.stderr.decode()
+        return result.stdout.decode()
+
+    def json(self, *arguments, **options):
+        return json.loads(self.done(*arguments, "--format", "json", **options))
+
+    def pull(self, reference, *options):
+        [pulled] = self.json("pull", reference, *options)
+        return pulled
+
+    def refused(self, *arguments, words=(), status=1, **options):
+        """The one sentence of a command that is to fail; it has all of these words. Progress may stand before it."""
+        result = self(*arguments, **options)
+        assert result.returncode == status, (result.returncode, result.stdout, result.stderr)
+        last = result.stderr.decode().splitlines()[-1]
+        assert last.startswith("msb: "), result.stderr
+        assert result.stderr.decode().count("msb: ") == 1, result.stderr
+        for word in words:
+            assert word in last, f"{word!r} is not in {last!r}"
+        return last
+
+    def references(self):
+        return sorted(entry["reference"] for entry in self.json("image", "list"))
+
+    def files(self):
+        """Paths of all regular files in the store, relative to it."""
+        return sorted(str(path.relative_to(self.home)) for path in self.home.rglob("*") if not path.is_dir())
+
+    def check_store(self):
+        """Every blob is what its name says, every EROFS image is sound, and nothing else is there."""
+        known = re.compile(r"images\.db(-wal|-shm)?|store\.lock|blobs/sha256/[0-9a-f]{64}|layers/[^/.]+/[0-9a-f]{64}(\.erofs)?")
+        for name in self.files():
+            assert known.fullmatch(name), f"{name} does not belong to a store"
+            path = self.home / name
+            if name.startswith("blobs/"):
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+            elif name.startswith("layers/"):
+                subprocess.run(["fsck.erofs", path], check=True, capture_output=True)
+
+    def blobs(self):
+        return {"sha256:" + path.name for path in (self.home / "blobs/sha256").iterdir()}
+
+    def layer_images(self):
+        return [path for path in (self.home / "layers").rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def msb(tmp_path, bed):
+    return Msb(tmp_path, bed.authority)
