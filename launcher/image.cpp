@@ -7,7 +7,7 @@
 #include "launcher/environment.hpp"
 #include "launcher/paths.hpp"
 #include "launcher/words.hpp"
-#include "oci/layer_cache.hpp"
+#include "oci/store/layer_cache.hpp"
 #include "oci/layout.hpp"
 
 namespace msb::launcher {
@@ -53,7 +53,7 @@ Result<OpenImage> open_image(const std::string& argument) {
   if (!reference) {
     return std::unexpected(reference.error());
   }
-  const auto layout = oci::Layout::open(reference->path);
+  auto layout = oci::Layout::open(reference->path);
   if (!layout) {
     return std::unexpected(layout.error());
   }

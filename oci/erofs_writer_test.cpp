@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <random>
 
+#include "oci/file_source.hpp"
 #include "oci/layer.hpp"
 #include "oci/test_support.hpp"
 
@@ -35,7 +36,8 @@ void convert_to(const std::string& path, const Tar& tar) {
   const auto packed = testing::pack(tar.bytes());
   const Fd blob = testing::temporary_file(packed.blob);
   const Fd output(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  const auto converted = convert_layer(blob.get(), packed.layer, output.get());
+  FileSource source(blob.get());
+  const auto converted = convert_layer(source, packed.layer, output.get());
   REQUIRE_MESSAGE(converted, (converted ? "" : converted.error().message));
 }
 
@@ -184,7 +186,8 @@ TEST_CASE("equal layers give equal images, whatever the compression") {
     const auto packed = testing::pack(everything().bytes(), compression);
     const Fd blob = testing::temporary_file(packed.blob);
     const Fd output = testing::temporary_file();
-    const auto converted = convert_layer(blob.get(), packed.layer, output.get());
+    FileSource source(blob.get());
+    const auto converted = convert_layer(source, packed.layer, output.get());
     REQUIRE(converted);
     std::string bytes(converted->image_bytes, '\0');
     REQUIRE(::pread(output.get(), bytes.data(), bytes.size(), 0) == std::ssize(bytes));

@@ -1,151 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "oci/image_spec.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
-#include <nlohmann/json.hpp>
 #include <utility>
+
+#include "oci/json_document.hpp"
+#include "oci/printable.hpp"
 
 namespace msb::oci {
 namespace {
 
-using Json = nlohmann::json;
-
 // media-types.md, and Docker's distribution manifest schema 2.
 constexpr std::array<std::string_view, 2> kIndexTypes = {
-    "application/vnd.oci.image.index.v1+json",
+    kIndexMediaType,
     "application/vnd.docker.distribution.manifest.list.v2+json",
 };
 constexpr std::array<std::string_view, 2> kManifestTypes = {
-    "application/vnd.oci.image.manifest.v1+json",
+    kManifestMediaType,
     "application/vnd.docker.distribution.manifest.v2+json",
 };
 constexpr std::array<std::pair<std::string_view, Compression>, 5> kLayerTypes = {{
-    {"application/vnd.oci.image.layer.v1.tar", Compression::kNone},
-    {"application/vnd.oci.image.layer.v1.tar+gzip", Compression::kGzip},
-    {"application/vnd.oci.image.layer.v1.tar+zstd", Compression::kZstd},
+    {kLayerMediaType, Compression::kNone},
+    {kGzipLayerMediaType, Compression::kGzip},
+    {kZstdLayerMediaType, Compression::kZstd},
     {"application/vnd.docker.image.rootfs.diff.tar", Compression::kNone},
     {"application/vnd.docker.image.rootfs.diff.tar.gzip", Compression::kGzip},
 }};
 
+constexpr std::string_view kGzipMagic = "\x1f\x8b";
+constexpr std::string_view kZstdMagic = "\x28\xb5\x2f\xfd";
 constexpr std::string_view kLayoutVersion = "1.0.0";
-constexpr std::string_view kRefName = "org.opencontainers.image.ref.name";
 constexpr std::uint64_t kMaxBlobSize = std::uint64_t{1}
                                        << 50;  // bytes; no registry takes a blob of a pebibyte
 constexpr std::uint64_t kSchemaVersion = 2;
-constexpr std::size_t kMaxStrings = 65536;  // in one array of strings
-
-// How deep brackets nest, without building anything. Text that is no JSON is left to the parser.
-std::size_t nesting_depth(std::string_view json) {
-  std::size_t depth = 0;
-  std::size_t deepest = 0;
-  bool in_string = false;
-  for (std::size_t i = 0; i < json.size(); ++i) {
-    const char c = json[i];
-    if (in_string) {
-      if (c == '\\') {
-        ++i;
-      } else if (c == '"') {
-        in_string = false;
-      }
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      deepest = std::max(deepest, ++depth);
-    } else if ((c == '}' || c == ']') && depth > 0) {
-      --depth;
-    }
-  }
-  return deepest;
-}
-
-Result<Json> parse_object(std::string_view json) {
-  if (json.size() > kMaxDocumentSize) {
-    return fail("the document is larger than {} bytes", kMaxDocumentSize);
-  }
-  if (nesting_depth(json) > kMaxDocumentDepth) {
-    return fail("the document nests deeper than {} levels", kMaxDocumentDepth);
-  }
-  Json document = Json::parse(json, nullptr, /*allow_exceptions=*/false);
-  if (document.is_discarded()) {
-    return fail("the document is not valid JSON");
-  }
-  if (!document.is_object()) {
-    return fail("the document is not a JSON object");
-  }
-  return document;
-}
-
-// The member `name` of `object`, or null where it is absent or JSON's null, which Docker writes for
-// empty lists.
-const Json* find(const Json& object, std::string_view name) {
-  const auto it = object.find(name);
-  return it == object.end() || it->is_null() ? nullptr : &*it;
-}
-
-Result<std::string> optional_string(const Json& object, std::string_view name) {
-  const Json* value = find(object, name);
-  if (value == nullptr) {
-    return std::string();
-  }
-  if (!value->is_string()) {
-    return fail("field '{}' is not a string", name);
-  }
-  const auto& text = value->get_ref<const std::string&>();
-  if (text.find('\0') != std::string::npos) {
-    return fail("field '{}' contains a zero byte", name);
-  }
-  return text;
-}
-
-Result<std::string> required_string(const Json& object, std::string_view name) {
-  Result<std::string> text = optional_string(object, name);
-  if (text && text->empty()) {
-    return fail("field '{}' is missing", name);
-  }
-  return text;
-}
-
-// The member `name` if it is of `type`; absent counts as an empty value where `required` is false.
-Result<const Json*> typed_member(const Json& object, std::string_view name, Json::value_t type,
-                                 bool required) {
-  const Json* value = find(object, name);
-  if (value == nullptr) {
-    if (required) {
-      return fail("field '{}' is missing", name);
-    }
-    return nullptr;
-  }
-  if (value->type() != type) {
-    return fail("field '{}' is not an {}", name, type == Json::value_t::array ? "array" : "object");
-  }
-  return value;
-}
-
-Result<std::vector<std::string>> string_list(const Json& object, std::string_view name) {
-  const auto array = typed_member(object, name, Json::value_t::array, false);
-  if (!array) {
-    return std::unexpected(array.error());
-  }
-  std::vector<std::string> list;
-  if (*array == nullptr) {
-    return list;
-  }
-  if ((*array)->size() > kMaxStrings) {
-    return fail("field '{}' has more than {} elements", name, kMaxStrings);
-  }
-  for (const Json& element : **array) {
-    if (!element.is_string()) {
-      return fail("field '{}' has an element that is not a string", name);
-    }
-    const auto& text = element.get_ref<const std::string&>();
-    if (text.find('\0') != std::string::npos) {
-      return fail("field '{}' has an element with a zero byte", name);
-    }
-    list.push_back(text);
-  }
-  return list;
-}
 
 // descriptor.md, "Properties".
 Result<Descriptor> parse_descriptor(const Json& json) {
@@ -180,8 +70,11 @@ Result<IndexEntry> parse_index_entry(const Json& json) {
   if (!descriptor) {
     return std::unexpected(descriptor.error());
   }
-  IndexEntry entry{
-      .descriptor = std::move(*descriptor), .os = {}, .architecture = {}, .ref_name = {}};
+  IndexEntry entry{.descriptor = std::move(*descriptor),
+                   .os = {},
+                   .architecture = {},
+                   .ref_name = {},
+                   .image_name = {}};
   struct Member {
     std::string_view object;
     std::string_view name;
@@ -189,7 +82,8 @@ Result<IndexEntry> parse_index_entry(const Json& json) {
   };
   for (const Member& member : {Member{"platform", "os", &entry.os},
                                Member{"platform", "architecture", &entry.architecture},
-                               Member{"annotations", kRefName, &entry.ref_name}}) {
+                               Member{"annotations", kRefNameAnnotation, &entry.ref_name},
+                               Member{"annotations", kImageNameAnnotation, &entry.image_name}}) {
     const auto object = typed_member(json, member.object, Json::value_t::object, false);
     if (!object) {
       return std::unexpected(object.error());
@@ -232,12 +126,37 @@ Result<void> check_kind(const Json& document, std::string_view other,
 
 }  // namespace
 
+std::string list_platforms(const Index& index) {
+  constexpr std::size_t kMaxListed = 20;
+  std::vector<std::string> platforms;
+  for (const IndexEntry& entry : index.entries) {
+    // Attestations call themselves so.
+    if (!entry.os.empty() && entry.os != "unknown") {
+      platforms.push_back(printable(fmt::format("{}/{}", entry.os, entry.architecture)));
+    }
+  }
+  std::ranges::sort(platforms);
+  platforms.erase(std::ranges::unique(platforms).begin(), platforms.end());
+  if (platforms.empty()) {
+    return "none";
+  }
+  const bool shortened = platforms.size() > kMaxListed;
+  platforms.resize(std::min(platforms.size(), kMaxListed));
+  return fmt::format("{}{}", fmt::join(platforms, ", "), shortened ? ", ..." : "");
+}
+
 bool is_index(std::string_view media_type) {
   return std::ranges::find(kIndexTypes, media_type) != kIndexTypes.end();
 }
 
 bool is_manifest(std::string_view media_type) {
   return std::ranges::find(kManifestTypes, media_type) != kManifestTypes.end();
+}
+
+Compression detect_compression(std::string_view first_bytes) {
+  return first_bytes.starts_with(kGzipMagic)   ? Compression::kGzip
+         : first_bytes.starts_with(kZstdMagic) ? Compression::kZstd
+                                               : Compression::kNone;
 }
 
 Result<Compression> layer_compression(std::string_view media_type) {
@@ -323,64 +242,6 @@ Result<Manifest> parse_manifest(std::string_view json) {
     manifest.layers.push_back(std::move(*layer));
   }
   return manifest;
-}
-
-Result<ImageConfig> parse_config(std::string_view json) {
-  const auto document = parse_object(json);
-  if (!document) {
-    return std::unexpected(document.error());
-  }
-  const auto rootfs = typed_member(*document, "rootfs", Json::value_t::object, true);
-  if (!rootfs) {
-    return std::unexpected(rootfs.error());
-  }
-  const auto diff_ids = string_list(**rootfs, "diff_ids");
-  if (!diff_ids) {
-    return std::unexpected(diff_ids.error());
-  }
-  ImageConfig config;
-  for (const std::string& text : *diff_ids) {
-    const auto digest = Digest::parse(text);
-    if (!digest) {
-      return std::unexpected(digest.error().within("field 'diff_ids'"));
-    }
-    config.diff_ids.push_back(*digest);
-  }
-
-  const auto execution = typed_member(*document, "config", Json::value_t::object, false);
-  if (!execution) {
-    return std::unexpected(execution.error());
-  }
-  static const Json kEmpty = Json::object();
-  const Json& defaults = *execution == nullptr ? kEmpty : **execution;
-  struct Text {
-    const Json& object;
-    std::string_view name;
-    std::string* into;
-  };
-  for (const Text& field :
-       {Text{*document, "os", &config.os}, Text{*document, "architecture", &config.architecture},
-        Text{defaults, "WorkingDir", &config.working_dir}, Text{defaults, "User", &config.user},
-        Text{defaults, "StopSignal", &config.stop_signal}}) {
-    auto text = optional_string(field.object, field.name);
-    if (!text) {
-      return std::unexpected(text.error());
-    }
-    *field.into = std::move(*text);
-  }
-  struct List {
-    std::string_view name;
-    std::vector<std::string>* into;
-  };
-  for (const List& field : {List{"Env", &config.env}, List{"Entrypoint", &config.entrypoint},
-                            List{"Cmd", &config.cmd}}) {
-    auto list = string_list(defaults, field.name);
-    if (!list) {
-      return std::unexpected(list.error());
-    }
-    *field.into = std::move(*list);
-  }
-  return config;
 }
 
 }  // namespace msb::oci

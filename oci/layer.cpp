@@ -1,42 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "oci/layer.hpp"
 
-#include <unistd.h>
-
 #include <memory>
 #include <vector>
 
 #include "oci/decompressor.hpp"
 #include "oci/erofs_writer.hpp"
+#include "oci/file_source.hpp"
 #include "oci/layer_tree.hpp"
 #include "oci/printable.hpp"
 #include "oci/tar_reader.hpp"
 
 namespace msb::oci {
 namespace {
-
-class FileSource final : public PieceSource {
- public:
-  explicit FileSource(int fd) : fd_(fd), buffer_(kBufferSize) {}
-
-  Result<std::span<const std::byte>> next() override {
-    for (;;) {
-      const ssize_t count = ::read(fd_, buffer_.data(), buffer_.size());
-      if (count >= 0) {
-        return std::span<const std::byte>(buffer_).first(static_cast<std::size_t>(count));
-      }
-      if (errno != EINTR) {
-        return fail_errno(errno, "cannot read the blob");
-      }
-    }
-  }
-
- private:
-  static constexpr std::size_t kBufferSize = std::size_t{256} << 10;  // bytes
-
-  int fd_;
-  std::vector<std::byte> buffer_;
-};
 
 // Passes pieces on while it counts and hashes them, and stops at a limit.
 class VerifiedSource final : public PieceSource {
@@ -245,12 +221,6 @@ Result<LayerStatistics> convert_layer(PieceSource& blob, const Layer& layer, int
         statistics.error().within(fmt::format("layer {}", layer.blob.digest.to_string())));
   }
   return statistics;
-}
-
-Result<LayerStatistics> convert_layer(int blob_fd, const Layer& layer, int output_fd,
-                                      const LayerLimits& limits) {
-  FileSource blob(blob_fd);
-  return convert_layer(blob, layer, output_fd, limits);
 }
 
 }  // namespace msb::oci

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "base/result.hpp"
-#include "oci/layout.hpp"
+#include "oci/image.hpp"
 #include "oci/piece_source.hpp"
 
 namespace msb::oci {
@@ -26,14 +26,12 @@ struct LayerStatistics {
   std::uint32_t implied_directories = 0;
 };
 
-// Reads the blob to its end (a descriptor: from its current position on) and writes the EROFS image
+// Reads the blob to its end and writes the EROFS image
 // to `output_fd`, an empty regular file open for reading and writing. The blob's size and digest
 // and the tar's digest are checked before this succeeds; after a failure the content of `output_fd`
 // is meaningless. Fails with a sentence that names the layer's digest: read or write errors, size,
 // digest or diff ID mismatch, broken compression or tar, an entry that the rules of layer_tree.hpp
 // refuse, a limit passed.
-Result<LayerStatistics> convert_layer(int blob_fd, const Layer& layer, int output_fd,
-                                      const LayerLimits& limits = {});
 Result<LayerStatistics> convert_layer(PieceSource& blob, const Layer& layer, int output_fd,
                                       const LayerLimits& limits = {});
 

@@ -53,14 +53,14 @@ std::string blob_file(const TemporaryDirectory& layout, const Digest& digest) {
 }
 
 std::string open_error(const std::string& path) {
-  const auto layout = Layout::open(path);
+  auto layout = Layout::open(path);
   REQUIRE_FALSE(layout);
   return layout.error().message;
 }
 
 std::string image_error(const std::string& path,
                         const std::optional<std::string>& tag = std::nullopt) {
-  const auto layout = Layout::open(path);
+  auto layout = Layout::open(path);
   REQUIRE(layout);
   const auto image = layout->image(tag);
   REQUIRE_FALSE(image);
@@ -102,7 +102,7 @@ TEST_CASE("image of a layout has its layers, lowest first, with blobs that open"
   const auto second = testing::pack(Tar().file("two").bytes(), Compression::kZstd);
   testing::write_layout(path.path(), {first, second}, "v1");
 
-  const auto layout = Layout::open(path.path());
+  auto layout = Layout::open(path.path());
   REQUIRE(layout);
   const auto image = layout->image("v1");
   REQUIRE(image);
@@ -112,7 +112,7 @@ TEST_CASE("image of a layout has its layers, lowest first, with blobs that open"
   CHECK(image->layers[1].blob.digest == second.layer.blob.digest);
   CHECK(image->layers[1].compression == Compression::kZstd);
 
-  const auto blob = layout->open_blob(image->layers[0].blob);
+  const auto blob = layout->blobs().open(image->layers[0].blob);
   REQUIRE(blob);
   std::string content(first.blob.size(), '\0');
   CHECK(::read(blob->get(), content.data(), content.size()) == std::ssize(content));
@@ -228,8 +228,8 @@ TEST_CASE("layer blob of another size than its descriptor says is refused") {
   const auto packed = sample_layer();
   testing::write_layout(path.path(), {packed}, "v1");
   testing::write_file(blob_file(path, packed.layer.blob.digest), packed.blob + "x");
-  const auto layout = Layout::open(path.path());
-  const auto blob = layout->open_blob(packed.layer.blob);
+  auto layout = Layout::open(path.path());
+  const auto blob = layout->blobs().open(packed.layer.blob);
   REQUIRE_FALSE(blob);
   CHECK(contains(blob.error().message, packed.layer.blob.digest.to_string()));
 }

@@ -360,6 +360,11 @@ Result<TarEntry> TarReader::convert() const {
     case tar_type::kGnuSparse:
       result.entry.type = FileType::kRegular;
       result.size = size_;
+      // The map of a sparse file may say that it is whole, but then its content can still start
+      // with the map.
+      if (header_.type != tar_type::kGnuSparse && sparse_major_.empty() && sparse_map_.empty()) {
+        result.content_offset = position_;
+      }
       return result;
     case tar_type::kDirectory:
       result.entry.type = FileType::kDirectory;
@@ -454,6 +459,7 @@ Result<std::span<const std::byte>> TarReader::take(std::uint64_t limit) {
   const auto taken =
       piece_.first(static_cast<std::size_t>(std::min<std::uint64_t>(limit, piece_.size())));
   piece_ = piece_.subspan(taken.size());
+  position_ += taken.size();
   return taken;
 }
 

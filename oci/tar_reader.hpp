@@ -22,6 +22,8 @@ struct TarEntry {
   TreeEntry entry;                            // of a hard link, path and metadata only
   std::optional<std::string_view> hard_link;  // the target of a hard link
   std::uint64_t size = 0;                     // bytes of a regular file, holes included
+  // Where in the archive the content of a regular file without holes lies, in bytes.
+  std::optional<std::uint64_t> content_offset;
 };
 
 // A run of a regular file's content. What lies between runs is a hole and reads as zeros.
@@ -74,6 +76,7 @@ class TarReader {
 
   PieceSource& source_;
   std::span<const std::byte> piece_;  // what the source gave and nobody took yet
+  std::uint64_t position_ = 0;        // bytes taken
   std::array<std::byte, kTarBlockSize> block_{};
 
   TarHeader header_;  // of the current entry, extensions applied

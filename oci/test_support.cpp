@@ -16,6 +16,7 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "oci/file_source.hpp"
 #include "oci/layer.hpp"
 
 namespace msb::oci::testing {
@@ -239,7 +240,8 @@ Listing convert(const Tar& tar) {
   const PackedLayer packed = pack(tar.bytes(), Compression::kNone);
   const Fd blob = temporary_file(packed.blob);
   const Fd output = temporary_file();
-  const auto converted = convert_layer(blob.get(), packed.layer, output.get());
+  FileSource source(blob.get());
+  const auto converted = convert_layer(source, packed.layer, output.get());
   if (!converted) {
     throw std::runtime_error(converted.error().message);
   }
@@ -250,7 +252,8 @@ std::string conversion_error(const Tar& tar) {
   const PackedLayer packed = pack(tar.bytes(), Compression::kNone);
   const Fd blob = temporary_file(packed.blob);
   const Fd output = temporary_file();
-  const auto converted = convert_layer(blob.get(), packed.layer, output.get());
+  FileSource source(blob.get());
+  const auto converted = convert_layer(source, packed.layer, output.get());
   if (converted) {
     throw std::runtime_error("the layer was accepted");
   }
