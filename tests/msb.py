@@ -16,13 +16,16 @@ TIMEOUT = 60  # seconds
 
 
 class Msb:
-    def __init__(self, directory, authority):
+    """No output may have a secret of the test bed in it: not a password, nor what stands for one."""
+
+    def __init__(self, directory, bed):
+        self.bed = bed
         self.home = directory / "home"
         self.config = directory / "docker"
         self.config.mkdir(parents=True)
         unwanted = re.compile("(?i)(https?|all|no)_proxy|SSL_CERT_.*|DOCKER_.*|REGISTRY_.*")
         self.environment = {name: value for name, value in os.environ.items() if not unwanted.fullmatch(name)}
-        self.environment |= {"MSB_HOME": str(self.home), "SSL_CERT_FILE": str(authority.certificate),
+        self.environment |= {"MSB_HOME": str(self.home), "SSL_CERT_FILE": str(bed.authority.certificate),
                              "DOCKER_CONFIG": str(self.config)}
 
     def start(self, *arguments, program=MSB, **options):
@@ -31,8 +34,11 @@ class Msb:
                                 **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options)
 
     def __call__(self, *arguments, stdin=b"", program=MSB):
-        return subprocess.run([program, *arguments], input=stdin, capture_output=True, env=self.environment, timeout=TIMEOUT,
-                              check=False)
+        result = subprocess.run([program, *arguments], input=stdin, capture_output=True, env=self.environment, timeout=TIMEOUT,
+                                check=False)
+        for secret in self.bed.secrets():
+            assert secret.encode() not in result.stdout + result.stderr
+        return result
 
     def done(self, *arguments, **options):
         """What a command that is to succeed printed."""
@@ -85,4 +91,4 @@ class Msb:
 
 @pytest.fixture
 def msb(tmp_path, bed):
-    return Msb(tmp_path, bed.authority)
+    return Msb(tmp_path, bed)

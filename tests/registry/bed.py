@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One test bed: registries that share what they hold, each with its own way to let people in, started when first asked for."""
 
+import base64
 import contextlib
 import functools
 import subprocess
@@ -53,6 +54,14 @@ class Bed:
     def token(self):
         """Knows USERS by what token_server gives them."""
         return self._registry("token", certificate=self.certificate, authority=self.authority, token_server=self.token_server)
+
+    def secrets(self):
+        """What nobody but registry, token server and client may see."""
+        for user, password in USERS.items():
+            yield password
+            yield base64.b64encode(f"{user}:{password}".encode()).decode()
+        if "token_server" in self.__dict__:  # it runs
+            yield from self.token_server.issued
 
     def proxy(self, registry=None, tls=True):
         """A fault proxy, to be entered."""
