@@ -47,6 +47,20 @@ static bool parse_layer(const char* value, unsigned line, struct boot_config* co
   return true;
 }
 
+static bool parse_volume(const char* value, unsigned line, struct boot_config* config,
+                         struct failure* failure) {
+  if (*value != '/') {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file, line %u: a volume's path is absolute",
+                line);
+  }
+  if (config->volume_count == BOOT_VOLUMES_MAX) {
+    return fail(failure, MSB_STAGE_BOOT, E2BIG, "boot file, line %u: more than %u volumes", line,
+                BOOT_VOLUMES_MAX);
+  }
+  config->volumes[config->volume_count++] = value;
+  return true;
+}
+
 static bool parse_line(char* text, unsigned line, struct boot_config* config,
                        struct failure* failure) {
   if (line == 1) {
@@ -62,6 +76,7 @@ static bool parse_line(char* text, unsigned line, struct boot_config* config,
   const char* value = space + 1;
   if (strcmp(text, "hostname") == 0) return parse_hostname(value, line, config, failure);
   if (strcmp(text, "layer") == 0) return parse_layer(value, line, config, failure);
+  if (strcmp(text, "volume") == 0) return parse_volume(value, line, config, failure);
   return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file, line %u: unknown key \"%.32s\"", line,
               text);
 }
@@ -70,6 +85,7 @@ bool boot_config_parse(char* text, size_t length, struct boot_config* config,
                        struct failure* failure) {
   config->hostname = NULL;
   config->layer_count = 0;
+  config->volume_count = 0;
   if (length > MSB_BOOT_MAX) {
     return fail(failure, MSB_STAGE_BOOT, E2BIG, "boot file: larger than %u bytes", MSB_BOOT_MAX);
   }

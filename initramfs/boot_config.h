@@ -10,11 +10,14 @@
 
 /* What overlayfs stacks at most (OVL_MAX_STACK in fs/overlayfs/params.h). */
 #define BOOT_LAYERS_MAX 500u
+#define BOOT_VOLUMES_MAX 128u
 
 struct boot_config {
   const char* hostname; /* NULL when the host names none */
   size_t layer_count;
   const char* layers[BOOT_LAYERS_MAX]; /* lowest first, relative to the virtio-fs root */
+  size_t volume_count;
+  const char* volumes[BOOT_VOLUMES_MAX]; /* absolute paths in the sandbox */
 };
 
 /*

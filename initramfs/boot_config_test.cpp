@@ -41,6 +41,17 @@ TEST_CASE("boot_config_with_layers_and_hostname_keeps_their_order") {
   CHECK(std::string(parsed.config.hostname) == "box-1");
 }
 
+TEST_CASE("boot_config_with_volumes_keeps_them_and_takes_no_more_than_the_limit") {
+  std::string file = kMagic + "layer a\nvolume /data\nvolume /var/my lib\n";
+  Parsed parsed(file);
+  REQUIRE(parsed.ok);
+  REQUIRE(parsed.config.volume_count == 2);
+  CHECK(std::string(parsed.config.volumes[1]) == "/var/my lib");
+  for (unsigned i = 2; i < BOOT_VOLUMES_MAX; i++) file += "volume /v\n";
+  CHECK(Parsed(file).ok);
+  CHECK(Parsed(file + "volume /v\n").why.code == E2BIG);
+}
+
 TEST_CASE("boot_config_without_hostname_or_last_newline_is_accepted") {
   Parsed parsed(kMagic + "layer a..b/..c");
   REQUIRE(parsed.ok);
@@ -69,6 +80,8 @@ TEST_CASE("boot_config_that_is_wrong_is_refused") {
                                   kMagic + "layer a\nhostname \n",
                                   kMagic + "layer a\nhostname a b\n",
                                   kMagic + "layer a\nhostname a/b\n",
+                                  kMagic + "layer a\nvolume data\n",
+                                  kMagic + "layer a\nvolume \n",
                                   kMagic + "layer a\nhostname " + std::string(65, 'h') + "\n",
                                   nul}) {
     CAPTURE(file);

@@ -167,3 +167,28 @@ bool root_enter(const struct boot_config* config, struct failure* failure) {
   close(root);
   return entered;
 }
+
+static bool make_volume(const char* volume, struct failure* failure) {
+  char path[MSB_BOOT_MAX + 1];
+  size_t length = strlen(volume);
+  memcpy(path, volume, length + 1);
+  for (size_t i = 1; i <= length; i++) {
+    if (path[i] != '/' && path[i] != '\0') continue;
+    char end = path[i];
+    path[i] = '\0';
+    struct stat attributes;
+    if (mkdir(path, 0755) != 0 &&
+        (errno != EEXIST || stat(path, &attributes) != 0 || !S_ISDIR(attributes.st_mode))) {
+      return fail(failure, MSB_STAGE_BOOT, errno, "cannot make the image's volume %.200s", volume);
+    }
+    path[i] = end;
+  }
+  return true;
+}
+
+bool root_make_volumes(const struct boot_config* config, struct failure* failure) {
+  for (size_t i = 0; i < config->volume_count; i++) {
+    if (!make_volume(config->volumes[i], failure)) return false;
+  }
+  return true;
+}

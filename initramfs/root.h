@@ -20,4 +20,8 @@ bool root_open_host(struct boot_config* config, struct failure* failure);
  */
 bool root_enter(const struct boot_config* config, struct failure* failure);
 
+/* Makes the image's volumes (config.md, "Volumes") that are missing, mode 0755, with their parents.
+ * What is there stays as it is. Inside the root, wherever its symbolic links lead. */
+bool root_make_volumes(const struct boot_config* config, struct failure* failure);
+
 #endif

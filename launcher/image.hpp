@@ -37,8 +37,13 @@ struct OpenImage {
   std::vector<Fd> layers;  // EROFS images, lowest first
 };
 
-// Opens the image that `argument` (LAYOUT[:TAG]) names; layers that were never used are converted
-// first.
+// Opens the image that `argument` names: the directory of an OCI image layout, LAYOUT or
+// LAYOUT:TAG, when there is one; else a reference to an image of the store, which is pulled first
+// when the store does not have it. Layers that were never used are converted first.
 Result<OpenImage> open_image(const std::string& argument);
+
+// The lines of the boot file (protocol/msb_boot.h) for the image's volumes. Fails for one that is
+// no absolute path.
+Result<std::string> volume_lines(const oci::ImageConfig& image);
 
 }  // namespace msb::launcher

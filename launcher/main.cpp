@@ -122,9 +122,10 @@ void add_process_options(CLI::App& command, std::vector<std::string>& environmen
 CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
   CLI::App* run = app.add_subcommand("run", "Run a command from an OCI image in a fresh microVM.");
   run->add_option("--image", options.image,
-                  "OCI image layout, with a tag unless it holds one image")
+                  "OCI image layout, with a tag unless it holds one image; else a reference, "
+                  "pulled when it is not here")
       ->required()
-      ->type_name("LAYOUT[:TAG]");
+      ->type_name("LAYOUT[:TAG]|REFERENCE");
   run->add_option("--cpus", options.cpus, "Virtual CPUs")
       ->type_name("N")
       ->check(check_number)
@@ -239,9 +240,9 @@ Commands add_commands(CLI::App& app, Words& words) {
       "prepare", "Convert an image's layers now, so that its first run does not have to.");
   commands.prepare
       ->add_option("--image", words.prepared_image,
-                   "OCI image layout, with a tag unless it holds one image")
+                   "OCI image layout, with a tag unless it holds one image; else a reference")
       ->required()
-      ->type_name("LAYOUT[:TAG]");
+      ->type_name("LAYOUT[:TAG]|REFERENCE");
   commands.exec = add_exec(app, words.exec, words.keep);
   commands.attach = add_attach(app, words);
   commands.ps = app.add_subcommand("ps", "List the processes that were started in a sandbox.");

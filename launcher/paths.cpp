@@ -3,7 +3,6 @@
 
 #include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <string_view>
 #include <system_error>
@@ -45,23 +44,6 @@ Result<std::string> default_kernel() {
 
 Result<std::string> default_initramfs() {
   return find_part("initramfs.cpio", "initramfs/initramfs.cpio");
-}
-
-Result<std::string> home_directory() {
-  const auto absolute = [](const char* name) -> std::string {
-    const char* value = std::getenv(name);
-    return value != nullptr && value[0] == '/' ? value : "";
-  };
-  if (std::string home = absolute("MSB_HOME"); !home.empty()) {
-    return home;
-  }
-  if (const std::string data = absolute("XDG_DATA_HOME"); !data.empty()) {
-    return data + "/microsandbox";
-  }
-  if (const std::string home = absolute("HOME"); !home.empty()) {
-    return home + "/.local/share/microsandbox";
-  }
-  return fail("there is no place for images: set MSB_HOME to an absolute path");
 }
 
 }  // namespace msb::launcher

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the launcher finds the other parts of the product, and where it keeps what it makes.
+// Where the launcher finds the other parts of the product.
 #pragma once
 
 #include <string>
@@ -15,9 +15,5 @@ Result<std::string> program_directory();
 // this build tree. Fails when there is neither, naming where it looked.
 Result<std::string> default_kernel();
 Result<std::string> default_initramfs();
-
-// $MSB_HOME, else microsandbox in the XDG data directory (XDG Base Directory Specification). Fails
-// when neither is set to an absolute path and there is no $HOME.
-Result<std::string> home_directory();
 
 }  // namespace msb::launcher

@@ -55,7 +55,8 @@ struct Configuration {
   }
 };
 
-Result<Configuration> configure(const RunOptions& options, std::vector<Fd> layers) {
+Result<Configuration> configure(const RunOptions& options, const oci::ImageConfig& image,
+                                std::vector<Fd> layers) {
   auto kernel = open_part("kernel", options.kernel, default_kernel);
   if (!kernel) {
     return std::unexpected(kernel.error());
@@ -79,6 +80,15 @@ Result<Configuration> configure(const RunOptions& options, std::vector<Fd> layer
     const std::string path = fmt::format("layers/{}.erofs", i);
     boot += fmt::format("layer {}\n", path);
     config.shared_files.push_back({path, result.add(std::move(layers[i])), ""});
+  }
+  const auto volumes = volume_lines(image);
+  if (!volumes) {
+    return std::unexpected(volumes.error());
+  }
+  boot += *volumes;
+  if (boot.size() > MSB_BOOT_MAX) {
+    return fail("the image's layers and volumes do not fit into the boot file of {} bytes",
+                MSB_BOOT_MAX);
   }
   config.shared_files.push_back({MSB_BOOT_FILE, kNoDescriptor, std::move(boot)});
   if (options.console) {
@@ -175,7 +185,7 @@ Outcome run(const RunOptions& options) {
     add_terminal_type(process->environment);
   }
   timeline.mark("image opened");
-  auto configuration = configure(options, std::move(image->layers));
+  auto configuration = configure(options, image->config, std::move(image->layers));
   if (!configuration) {
     return failed(configuration.error());
   }

@@ -7,8 +7,8 @@
 
 namespace msb::oci {
 
-// `name` with control characters and bytes beyond ASCII as \xNN and its end cut off beyond 256
+// `name` with control characters and bytes beyond ASCII as \xNN and its end cut off beyond `limit`
 // bytes, so that no name can move a terminal's cursor or flood a log.
-std::string printable(std::string_view name);
+std::string printable(std::string_view name, std::size_t limit = 256);
 
 }  // namespace msb::oci

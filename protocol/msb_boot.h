@@ -9,6 +9,8 @@
  *   hostname NAME   at most once
  *   layer PATH      an EROFS image, relative to the virtio-fs root; one line per layer, lowest
  * first, at least one
+ *   volume PATH     a directory of the sandbox that the image wants to be there, absolute; made
+ * when it is missing
  *
  * The init refuses keys that it does not know.
  */

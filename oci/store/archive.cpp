@@ -111,6 +111,27 @@ std::optional<std::string> normalize(std::string_view path) {
 
 }  // namespace
 
+Result<std::vector<ArchivedImage>> images_of(const Index& index) {
+  std::vector<ArchivedImage> images;
+  for (const IndexEntry& entry : index.entries) {
+    // Several platforms may lie side by side; attestations call theirs unknown.
+    if (!entry.os.empty() && (entry.os != kOs || entry.architecture != kArchitecture)) {
+      continue;
+    }
+    const std::string& name = entry.image_name.empty() ? entry.ref_name : entry.image_name;
+    ArchivedImage image{.target = entry.descriptor, .names = {}};
+    if (!name.empty()) {
+      image.names.push_back(name);
+    }
+    images.push_back(std::move(image));
+  }
+  if (images.empty() && !index.entries.empty()) {
+    return fail("the index has no image for {}/{}; it has {}", kOs, kArchitecture,
+                list_platforms(index));
+  }
+  return images;
+}
+
 Result<std::unique_ptr<Archive>> Archive::open(Fd file, int spool) {
   struct stat status{};
   if (::fstat(file.get(), &status) != 0) {
@@ -262,22 +283,11 @@ Result<void> Archive::read_layout() {
   if (!index) {
     return std::unexpected(index.error().within("'index.json'"));
   }
-  for (const IndexEntry& entry : index->entries) {
-    // Several platforms may lie side by side; attestations call theirs unknown.
-    if (!entry.os.empty() && (entry.os != kOs || entry.architecture != kArchitecture)) {
-      continue;
-    }
-    const std::string& name = entry.image_name.empty() ? entry.ref_name : entry.image_name;
-    ArchivedImage image{.target = entry.descriptor, .names = {}};
-    if (!name.empty()) {
-      image.names.push_back(name);
-    }
-    images_.push_back(std::move(image));
+  auto images = images_of(*index);
+  if (!images) {
+    return std::unexpected(images.error());
   }
-  if (images_.empty() && !index->entries.empty()) {
-    return fail("the archive has no image for {}/{}; it has {}", kOs, kArchitecture,
-                list_platforms(*index));
-  }
+  images_ = std::move(*images);
   return {};
 }
 

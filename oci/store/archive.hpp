@@ -21,6 +21,9 @@ struct ArchivedImage {
   std::vector<std::string> names;  // as the archive writes them: full references, or tags alone
 };
 
+// The images of a layout's index for our platform. Fails when there are only others.
+Result<std::vector<ArchivedImage>> images_of(const Index& index);
+
 // An open archive. Nothing in it names a file of the host: entries are found by their names in the
 // archive, and symbolic links are followed inside it.
 class Archive final : public ImageSource {

@@ -137,15 +137,11 @@ Result<Image> Store::load(const CatalogEntry& entry) {
 }
 
 Result<std::vector<Fd>> Store::open_layers(const Image& image) {
-  return open_layers(blobs_, image);
-}
-
-Result<std::vector<Fd>> Store::open_layers(ImageSource& source, const Image& image) {
   const auto lock = StoreLock::acquire(home_, StoreLock::Kind::kShared);
   if (!lock) {
     return std::unexpected(lock.error());
   }
-  return layers_.open_layers(source, image);
+  return layers_.open_layers(blobs_, image);
 }
 
 // A running sandbox holds the locks of the layers that it stacks; the topmost is always one of

@@ -74,9 +74,6 @@ class Store {
   // The image's layers, ready to be stacked (LayerCache::open_layers).
   [[nodiscard]] Result<std::vector<Fd>> open_layers(const Image& image);
 
-  // The layers of an image from elsewhere, converted and kept here.
-  [[nodiscard]] Result<std::vector<Fd>> open_layers(ImageSource& source, const Image& image);
-
   // Takes an image in: `target` is its manifest, or an index that leads to one. Layers are
   // converted while they are received, several at once; every byte is checked. Then it gets the
   // names (none: it is kept without one). Fails with a sentence that names the layer or document;

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+// msb: images and, to come, sandboxes from the command line.
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "cli/archives.hpp"
+#include "cli/context.hpp"
+#include "cli/images.hpp"
+#include "cli/login.hpp"
+#include "cli/pull.hpp"
+
+namespace {
+
+using namespace msb;
+
+// What the command line says.
+struct Words {
+  std::function<Result<void>()> command;  // the one that was named
+  cli::Format format = cli::Format::kTable;
+  cli::PullOptions pull;
+  cli::LoadOptions load;
+  cli::SaveOptions save;
+  cli::LoginOptions login;
+  std::vector<std::string> references;
+  std::string reference;
+  bool whole = false;
+  cli::PruneWords prune;
+};
+
+void add_format(CLI::App& command, cli::Format& format) {
+  const std::map<std::string, cli::Format> names = {{"table", cli::Format::kTable},
+                                                    {"json", cli::Format::kJson}};
+  command.add_option("--format", format, "How to print: table or json")
+      ->transform(CLI::CheckedTransformer(names, CLI::ignore_case).description(""))
+      ->type_name("FORMAT");
+}
+
+void add_references(CLI::App& command, std::vector<std::string>& references) {
+  command.add_option("image", references, "References, or first digits of digests")
+      ->required()
+      ->type_name("IMAGE...");
+}
+
+void add_pull(CLI::App& app, Words& words) {
+  CLI::App* pull = app.add_subcommand("pull", "Pull images from registries.");
+  pull->add_flag("-q,--quiet", words.pull.quiet, "Show no progress");
+  pull->add_flag("--insecure", words.pull.insecure,
+                 "Speak to the registry without verified TLS, or without TLS where it has none");
+  pull->add_option("--timeout", words.pull.timeout, "How long a registry may send nothing")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(1, 3600))
+      ->capture_default_str();
+  add_format(*pull, words.pull.format);
+  pull->add_option("image", words.pull.references, "References, for example python:3.12-slim")
+      ->required()
+      ->type_name("IMAGE...");
+  pull->callback([&] { words.command = [&] { return cli::pull(words.pull); }; });
+}
+
+void add_image_commands(CLI::App& app, Words& words) {
+  CLI::App* image = app.add_subcommand("image", "See and remove the images that are here.");
+  image->require_subcommand(1);
+
+  CLI::App* list = image->add_subcommand("list", "List them.")->alias("ls");
+  add_format(*list, words.format);
+  list->callback([&] { words.command = [&] { return cli::list_images(words.format); }; });
+
+  CLI::App* inspect = image->add_subcommand("inspect", "Show all about images, as JSON.");
+  add_format(*inspect, words.format);
+  add_references(*inspect, words.references);
+  inspect->callback([&] { words.command = [&] { return cli::inspect_images(words.references); }; });
+
+  CLI::App* history = image->add_subcommand("history", "Show how an image was made.");
+  add_format(*history, words.format);
+  history->add_flag("--no-trunc", words.whole, "Show commands in full");
+  history->add_option("image", words.reference, "Reference, or first digits of a digest")
+      ->required()
+      ->type_name("IMAGE");
+  history->callback([&] {
+    words.command = [&] { return cli::show_history(words.reference, words.whole, words.format); };
+  });
+
+  CLI::App* remove = image->add_subcommand("remove", "Remove images.")->alias("rm");
+  add_format(*remove, words.format);
+  add_references(*remove, words.references);
+  remove->callback(
+      [&] { words.command = [&] { return cli::remove_images(words.references, words.format); }; });
+
+  CLI::App* prune = image->add_subcommand(
+      "prune", "Remove images without a name, and files that belong to no image.");
+  add_format(*prune, words.format);
+  prune->add_flag("-a,--all", words.prune.all, "Also images with a name that no sandbox uses");
+  prune->add_flag("--dry-run", words.prune.dry_run, "Only say what would be removed");
+  prune->callback(
+      [&] { words.command = [&] { return cli::prune_images(words.prune, words.format); }; });
+}
+
+void add_archive_commands(CLI::App& app, Words& words) {
+  CLI::App* load = app.add_subcommand(
+      "load",
+      "Load images from an archive of `docker save` or an OCI layout, as tar or directory.");
+  load->add_option("-i,--input", words.load.input, "The archive, or - for standard input")
+      ->required()
+      ->type_name("FILE");
+  load->add_option("--name", words.load.name, "Name the image so, not as the archive does")
+      ->type_name("REFERENCE");
+  load->add_flag("-q,--quiet", words.load.quiet, "Show no progress");
+  add_format(*load, words.load.format);
+  load->callback([&] { words.command = [&] { return cli::load(words.load); }; });
+
+  const std::map<std::string, oci::ArchiveKind> kinds = {
+      {"oci-archive", oci::ArchiveKind::kOci}, {"docker-archive", oci::ArchiveKind::kDocker}};
+  CLI::App* save = app.add_subcommand("save", "Save images as an archive.");
+  save->add_option("-o,--output", words.save.output, "The archive, or - for standard output")
+      ->required()
+      ->type_name("FILE");
+  save->add_option("--type", words.save.kind,
+                   "oci-archive (the default; keeps every digest) or docker-archive")
+      ->transform(CLI::CheckedTransformer(kinds).description(""))
+      ->type_name("TYPE");
+  add_references(*save, words.save.references);
+  save->callback([&] { words.command = [&] { return cli::save(words.save); }; });
+}
+
+void add_login_commands(CLI::App& app, Words& words) {
+  CLI::App* login = app.add_subcommand("login", "Log in to a registry.");
+  login->add_option("-u,--user,--username", words.login.user, "User name; asked for otherwise")
+      ->type_name("USER");
+  login->add_flag("--password-stdin", words.login.password_from_input,
+                  "Read the password from standard input");
+  login->add_flag("--insecure", words.login.insecure,
+                  "Speak to the registry without verified TLS, or without TLS where it has none");
+  login->add_option("registry", words.login.registry, "Host, or host:port; Docker Hub otherwise")
+      ->type_name("REGISTRY");
+  login->callback([&] { words.command = [&] { return cli::login(words.login); }; });
+
+  CLI::App* logout = app.add_subcommand("logout", "Forget the password for a registry.");
+  logout->add_option("registry", words.login.registry, "Host, or host:port; Docker Hub otherwise")
+      ->type_name("REGISTRY");
+  logout->callback([&] { words.command = [&] { return cli::logout(words.login.registry); }; });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // Who reads our output may leave: that is an error of writing then, with a sentence.
+  std::signal(SIGPIPE, SIG_IGN);
+  CLI::App app("Images for microVM sandboxes.", "msb");
+  app.require_subcommand(1);
+  app.set_version_flag("-V,--version", MSB_VERSION);
+  Words words;
+  add_pull(app, words);
+  add_image_commands(app, words);
+  add_archive_commands(app, words);
+  add_login_commands(app, words);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    const bool unknown = argc > 1 && argv[1][0] != '-' && app.get_subcommands().empty();
+    cli::complain(unknown ? fmt::format("there is no command \"{}\"; see `msb --help`", argv[1])
+                          : fmt::format("{}; see `msb --help`", error.what()));
+    return cli::kExitUsage;
+  }
+  const auto done = words.command();
+  if (!done) {
+    cli::complain(done.error().message);
+    return cli::kExitFailure;
+  }
+  return EXIT_SUCCESS;
+}
