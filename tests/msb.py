@@ -21,11 +21,12 @@ class Msb:
     def __init__(self, directory, bed):
         self.bed = bed
         self.home = directory / "home"
+        self.settings = directory / "settings"
         self.config = directory / "docker"
         self.config.mkdir(parents=True)
-        unwanted = re.compile("(?i)(https?|all|no)_proxy|SSL_CERT_.*|DOCKER_.*|REGISTRY_.*")
+        unwanted = re.compile("(?i)(https?|all|no)_proxy|(SSL_CERT|DOCKER|REGISTRY|MSB)_.*")
         self.environment = {name: value for name, value in os.environ.items() if not unwanted.fullmatch(name)}
-        self.environment |= {"MSB_HOME": str(self.home), "SSL_CERT_FILE": str(bed.authority.certificate),
+        self.environment |= {"MSB_HOME": str(self.home), "MSB_CONFIG": str(self.settings), "SSL_CERT_FILE": str(bed.authority.certificate),
                              "DOCKER_CONFIG": str(self.config)}
 
     def start(self, *arguments, program=MSB, **options):

@@ -57,7 +57,7 @@ def test_an_image_is_inspected(msb, rich, reference):
 
 def test_a_history_tells_of_each_layer(msb, rich, reference):
     entries = msb.json("image", "history", reference)
-    assert {entry["created_by"] for entry in entries} == {"layer 0", "layer 1"}
+    assert {entry["createdBy"] for entry in entries} == {"layer 0", "layer 1"}
     assert len(msb.done("image", "history", reference).splitlines()) == 3
 
 
@@ -88,7 +88,7 @@ def test_what_another_image_has_too_stays_when_one_is_removed(bed, msb):
     msb.done("pull", *names)
     msb.done("image", "remove", names[0])
     assert msb.blobs() == {*images[1].blobs, images[1].digest}
-    assert msb.pull(names[1])["pulled"] is False
+    assert msb.pull(names[1])["upToDate"] is True
 
 
 def test_one_of_two_names_is_removed_and_the_image_stays(bed, msb, rich, reference):

@@ -34,7 +34,7 @@ def test_layers_of_every_media_type_are_stored(bed, msb, tmp_path, docker, kinds
     pulled = msb.pull(reference)
     assert pulled["reference"] == reference
     assert pulled["digest"] == pulled["manifest"] == image.digest
-    assert pulled["pulled"] is True
+    assert pulled["upToDate"] is False
     assert [entry["digest"] for entry in pulled["layers"]] == [entry["digest"] for entry in image.layers]
     assert msb.blobs() == {*image.blobs, image.digest}
     msb.check_store()
@@ -115,7 +115,7 @@ def test_what_is_up_to_date_costs_one_request(msb, small, proxy):
     proxy.requests.clear()
     second = msb.pull(reference)
     assert [(request.method, request.path) for request in proxy.requests] == [("HEAD", "/v2/small/manifests/latest")]
-    assert second["pulled"] is False and second["digest"] == first["digest"]
+    assert second["upToDate"] is True and second["digest"] == first["digest"]
 
 
 def test_what_is_up_to_date_in_an_index_costs_one_request(bed, msb, proxy):
@@ -123,7 +123,7 @@ def test_what_is_up_to_date_in_an_index_costs_one_request(bed, msb, proxy):
     reference = f"{proxy.address}/{bed.push('index', 'latest', Index(images))}"
     msb.pull(reference)
     proxy.requests.clear()
-    assert msb.pull(reference)["pulled"] is False
+    assert msb.pull(reference)["upToDate"] is True
     assert [request.method for request in proxy.requests] == ["HEAD"]
 
 

@@ -118,7 +118,7 @@ def test_a_deletion_that_is_killed_leaves_images_that_are_whole_or_gone(bed, msb
         left = msb.references()
         assert set(names[:-1]) <= set(left) <= set(names)
         for name in left:  # nothing is fetched for it
-            assert msb.pull(name)["pulled"] is False
+            assert msb.pull(name)["upToDate"] is True
     msb.done("image", "prune")
     only_what_belongs(msb, *[image for name, image in zip((kept, going), images) if name in msb.references()])
     rounds.check()

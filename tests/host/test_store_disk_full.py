@@ -99,7 +99,7 @@ def test_a_layer_that_was_damaged_on_disk_is_fetched_again(bed, msb, small):
     msb.pull(reference)
     [image, *_] = msb.layer_images()
     os.truncate(image, 100)
-    assert msb.pull(reference)["pulled"] is True
+    assert msb.pull(reference)["upToDate"] is False
     msb.check_store()
 
 
