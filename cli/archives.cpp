@@ -127,7 +127,7 @@ Result<void> load_all(Context& context, const Input& input, const LoadOptions& o
       return printed;
     }
   }
-  return options.format == Format::kJson ? print(documents) : Result<void>();
+  return options.format == Format::kJson ? print_json(documents) : Result<void>();
 }
 
 }  // namespace

@@ -34,7 +34,7 @@ Result<void> print(std::string_view text) {
   return {};
 }
 
-Result<void> print(const Json& document) {
+Result<void> print_json(const Json& document) {
   return print(document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 

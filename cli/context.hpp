@@ -32,7 +32,7 @@ struct Context {
 // Writes text to standard output; fails when that cannot take it.
 Result<void> print(std::string_view text);
 // Writes a document, indented. Bytes that are no UTF-8 become U+FFFD.
-Result<void> print(const Json& document);
+Result<void> print_json(const Json& document);
 
 // "msb: SENTENCE" on standard error.
 void complain(const std::string& sentence);

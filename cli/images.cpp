@@ -123,7 +123,7 @@ Result<void> list_images(Format format) {
     for (const CatalogEntry& entry : *entries) {
       documents.push_back(summary_of(entry));
     }
-    return print(documents);
+    return print_json(documents);
   }
   std::vector<std::vector<std::string>> rows = {{"IMAGE", "DIGEST", "CREATED", "SIZE", "LAYERS"}};
   for (const CatalogEntry& entry : *entries) {
@@ -151,7 +151,7 @@ Result<void> inspect_images(const std::vector<std::string>& references) {
     }
     documents.push_back(describe(*entry, *image));
   }
-  return print(documents);
+  return print_json(documents);
 }
 
 Result<void> show_history(const std::string& text, bool whole, Format format) {
@@ -169,7 +169,7 @@ Result<void> show_history(const std::string& text, bool whole, Format format) {
   }
   const Json history = history_of(*image);
   if (format == Format::kJson) {
-    return print(history);
+    return print_json(history);
   }
   std::vector<std::vector<std::string>> rows = {{"CREATED", "SIZE", "CREATED BY"}};
   // The newest first, as it stands on top.
@@ -215,7 +215,7 @@ Result<void> remove_images(const std::vector<std::string>& references, Format fo
     }
   }
   if (format == Format::kJson) {
-    if (auto printed = print(describe(all)); !printed) {
+    if (auto printed = print_json(describe(all)); !printed) {
       return printed;
     }
   } else if (all.postponed) {
@@ -237,7 +237,7 @@ Result<void> prune_images(const PruneWords& words, Format format) {
     return std::unexpected(report.error());
   }
   if (format == Format::kJson) {
-    return print(describe(*report));
+    return print_json(describe(*report));
   }
   std::string text;
   for (const CatalogEntry& entry : report->images) {

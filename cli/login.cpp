@@ -142,7 +142,8 @@ Result<void> login(const LoginOptions& options) {
       {.settings = std::move(*settings),
        .credentials = [&](const std::string&) { return std::optional(*credentials); },
        .insecure = options.insecure,
-       .notice = [](const std::string& sentence) { fmt::print(stderr, "{}\n", sentence); }});
+       .notice = [](const std::string& sentence) { fmt::print(stderr, "{}\n", sentence); },
+       .stop = {}});
   if (!registry) {
     return std::unexpected(registry.error());
   }

@@ -58,7 +58,8 @@ Result<oci::Pulled> pull_one(Context& context, const PullOptions& options,
        .credentials = find_credentials,
        .insecure = options.insecure,
        .stall_timeout = std::chrono::seconds(options.timeout),
-       .notice = [&](const std::string& sentence) { display.notice(sentence); }});
+       .notice = [&](const std::string& sentence) { display.notice(sentence); },
+       .stop = {}});
   if (!registry) {
     return std::unexpected(registry.error());
   }
@@ -107,7 +108,7 @@ Result<void> pull(const PullOptions& options) {
       return printed;
     }
   }
-  return options.format == Format::kJson ? print(documents) : Result<void>();
+  return options.format == Format::kJson ? print_json(documents) : Result<void>();
 }
 
 }  // namespace msb::cli
