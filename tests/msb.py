@@ -66,14 +66,19 @@ class Msb:
         return last
 
     def references(self):
-        return sorted(entry["reference"] for entry in self.json("image", "list"))
+        """The names of images; some have none."""
+        return sorted(entry["reference"] for entry in self.json("image", "list") if entry["reference"])
 
     def files(self):
         """Paths of all regular files in the store, relative to it."""
         return sorted(str(path.relative_to(self.home)) for path in self.home.rglob("*") if not path.is_dir())
 
     def check_store(self):
-        """Every blob is what its name says, every EROFS image is sound, and nothing else is there."""
+        """Every blob is what its name says, every EROFS image is sound, and nothing else is there.
+
+        A command that reads comes first: it clears away what one that was killed left.
+        """
+        self.done("image", "list")
         known = re.compile(r"images\.db(-wal|-shm)?|store\.lock|blobs/sha256/[0-9a-f]{64}|layers/[^/.]+/[0-9a-f]{64}(\.erofs)?")
         for name in self.files():
             assert known.fullmatch(name), f"{name} does not belong to a store"
