@@ -96,14 +96,14 @@ class Registry {
   // The digest is the reader's to check. May outlive the Registry.
   [[nodiscard]] std::unique_ptr<PieceSource> blob(const Descriptor& descriptor) const;
 
-  // Whether the registry accepts options.credentials: for `msb login`. True where it wants to know;
-  // false where it lets everybody in, so that they were not checked. Fails when it refuses them.
-  [[nodiscard]] Result<bool> check_login() const;
-
  private:
   explicit Registry(std::shared_ptr<RegistrySession> session) : session_(std::move(session)) {}
 
   std::shared_ptr<RegistrySession> session_;
 };
+
+// Whether `registry` accepts options.credentials: for `msb login`. True when it does; false when it
+// lets everybody in, so that they were not checked. Fails when it refuses them.
+Result<bool> check_login(const std::string& registry, RegistryOptions options);
 
 }  // namespace msb::oci

@@ -29,7 +29,7 @@
 namespace msb::oci {
 
 struct ImportOptions {
-  LayerLimits limits;
+  LayerLimits limits{};
   unsigned workers = 4;          // layers at once
   Progress* progress = nullptr;  // may be null
 };
