@@ -136,18 +136,12 @@ Result<void> login(const LoginOptions& options) {
   if (!credentials) {
     return std::unexpected(credentials.error());
   }
-  // A repository is not asked for, but a registry is spoken to by way of one.
-  const auto registry = oci::Registry::create(
-      *host, "login",
-      {.settings = std::move(*settings),
-       .credentials = [&](const std::string&) { return std::optional(*credentials); },
-       .insecure = options.insecure,
-       .notice = [](const std::string& sentence) { fmt::print(stderr, "{}\n", sentence); },
-       .stop = {}});
-  if (!registry) {
-    return std::unexpected(registry.error());
-  }
-  const auto checked = registry->check_login();
+  const auto checked = oci::check_login(
+      *host, {.settings = std::move(*settings),
+              .credentials = [&](const std::string&) { return std::optional(*credentials); },
+              .insecure = options.insecure,
+              .notice = [](const std::string& sentence) { fmt::print(stderr, "{}\n", sentence); },
+              .stop = {}});
   if (!checked) {
     return std::unexpected(checked.error());
   }
