@@ -4,12 +4,12 @@
 import hashlib
 import json
 import os
-import pathlib
 import re
 import subprocess
+import sys
 
 import pytest
-from conftest import MSB_VMM
+from conftest import MSB_VMM, REPOSITORY
 
 MSB = MSB_VMM.parent / "msb"
 TIMEOUT = 60  # seconds
@@ -41,6 +41,13 @@ class Msb:
             assert secret.encode() not in result.stdout + result.stderr
         return result
 
+    def peak_memory(self, *arguments, status=0):
+        """Bytes of memory that a command had at most, and what it wrote to standard error."""
+        told = self.config.parent / "peak-memory"
+        result = self("-IS", REPOSITORY / "tests/peak_memory.py", told, MSB, *arguments, program=sys.executable)
+        assert result.returncode == status, result.stderr
+        return int(told.read_text()), result.stderr
+
     def done(self, *arguments, **options):
         """What a command that is to succeed printed."""
         result = self(*arguments, **options)
@@ -55,15 +62,10 @@ class Msb:
         return pulled
 
     def refused(self, *arguments, words=(), status=1, **options):
-        """The one sentence of a command that is to fail; it has all of these words. Progress may stand before it."""
+        """The one sentence of a command that is to fail; it has all of these words."""
         result = self(*arguments, **options)
         assert result.returncode == status, (result.returncode, result.stdout, result.stderr)
-        last = result.stderr.decode().splitlines()[-1]
-        assert last.startswith("msb: "), result.stderr
-        assert result.stderr.decode().count("msb: ") == 1, result.stderr
-        for word in words:
-            assert word in last, f"{word!r} is not in {last!r}"
-        return last
+        return sentence(result.stderr, words)
 
     def references(self):
         """The names of images; some have none."""
@@ -93,6 +95,15 @@ class Msb:
 
     def layer_images(self):
         return [path for path in (self.home / "layers").rglob("*") if path.is_file()]
+
+
+def sentence(errors, words=()):
+    """The last line of standard error and the only one that is msb's complaint: progress may stand before it."""
+    lines = errors.decode().splitlines()
+    assert [line for line in lines if line.startswith("msb: ")] == lines[-1:], errors
+    for word in words:
+        assert word in lines[-1], f"{word!r} is not in {lines[-1]!r}"
+    return lines[-1]
 
 
 @pytest.fixture

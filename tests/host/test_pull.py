@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 from conftest import IMAGES
-from registry.content import DOCKER_LAYER, OCI_LAYER, Image, Index, tar_of
+from registry import faults
+from registry.content import DOCKER_LAYER, OCI_LAYER, Image, Index, tar_of, write_layout
 
 
 def layer(name):
@@ -41,9 +42,17 @@ def test_layers_of_every_media_type_are_stored(bed, msb, tmp_path, docker, kinds
     assert contents(msb, tmp_path) == {f"{name}/content": name.encode() * 1000 for name in names}
 
 
-def test_an_image_that_skopeo_converted_to_dockers_format_is_pulled(bed, msb):
-    name = bed.push_layout(IMAGES, "base", "base-docker", "--format", "v2s2")
-    msb.pull(f"{bed.registry.address}/{name}")
+def test_an_image_that_skopeo_converted_to_dockers_format_is_pulled(bed, msb, tmp_path):
+    image = Image([(layer("first"), "gzip"), (layer("second"), "gzip")])
+    layout = write_layout(tmp_path / "layout", {"converted": image})
+    pulled = msb.pull(f"{bed.registry.address}/{bed.push_layout(layout, 'converted', 'converted', '--format', 'v2s2')}")
+    assert [entry["diffId"] for entry in pulled["layers"]] == image.diff_ids
+    msb.check_store()
+
+
+def test_an_image_as_skopeo_pushed_it_is_pulled(bed, msb):
+    pulled = msb.pull(f"{bed.registry.address}/{bed.push_layout(IMAGES, 'base', 'base')}")
+    assert len(pulled["layers"]) == 3
     msb.check_store()
 
 
@@ -103,7 +112,6 @@ def test_a_digest_is_pulled_and_no_other_content(bed, msb, small, proxy):
     other = Image([(layer("by digest"), "gzip")])
     bed.push("small", "other", other)
     with_other = f"{proxy.address}/small@{other.digest}"
-    from registry import faults
     proxy.on(other.digest, faults.body(small.manifest, small.manifest_type), method="GET")
     msb.refused("pull", with_other, words=[other.digest])
     msb.check_store()
@@ -152,7 +160,7 @@ def test_a_name_without_a_tag_means_latest(bed, msb, small):
     assert msb.pull(f"{bed.registry.address}/small")["reference"] == f"{bed.registry.address}/small:latest"
 
 
-@pytest.mark.parametrize("reference", ["", "UPPER/case", "a b", "x:y:z", "localhost:99999/x", "x@sha256:abc", "x@md5:" + "0" * 32,
+@pytest.mark.parametrize("reference", ["", "x/UPPER", "a b", "x:y:z", "localhost:99999/x", "x@sha256:abc", "x@md5:" + "0" * 32,
                                        "x:" + "t" * 129, "-x/y", "x//y", "../x/y:tag", "x" * 5000, "é/x", "x:\n"])
 def test_what_is_no_reference_is_refused_before_anything_is_asked(msb, reference):
     result = msb("pull", "--", reference)

@@ -40,10 +40,10 @@ def test_wrong_credentials_are_refused_and_not_shown(bed, msb, small):
     assert WRONG not in sentence and "not this one" not in sentence
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"auths": []}', '{"auths": {"ADDRESS": {"auth": 3}}}',
+@pytest.mark.parametrize("content", ["[]", "{", '{"auths": {"ADDRESS": {"auth": 3}}}',
                                      '{"auths": {"ADDRESS": {"auth": "***"}}}', '{"auths": {"ADDRESS": {"auth": "bm9jb2xvbg=="}}}',
                                      '{"credHelpers": {"ADDRESS": "../../bin/sh"}}', " " * (40 << 20)],
-                         ids=["empty", "list", "cut", "auths", "number", "base64", "no colon", "helper path", "huge"])
+                         ids=["list", "cut", "number", "base64", "no colon", "helper path", "huge"])
 def test_a_configuration_that_is_none_is_refused_by_its_name(bed, msb, small, content):
     (msb.config / "config.json").write_text(content.replace("ADDRESS", bed.basic.address))
     msb.refused("pull", f"{bed.basic.address}/{small.name}", words=["config.json"])
@@ -129,9 +129,9 @@ def endless(_, handler):
 
 @pytest.mark.parametrize("answer", [
     answer_with(b"<html>"), answer_with(b"[]"), answer_with(b"{}"), answer_with(b'{"token": 3}'), answer_with(b'{"token": ""}'),
-    answer_with(b'{"token": "a\\r\\nX-Injected: yes"}'), answer_with(b'{"token": "x", "expires_in": "soon"}'),
+    answer_with(b'{"token": "a\\r\\nX-Injected: yes"}'),
     answer_with(b"{}", status=404), answer_with(b"[" * 100_000), endless,
-], ids=["HTML", "list", "none", "number", "empty", "two lines", "lifetime", "404", "deep", "endless"])
+], ids=["HTML", "list", "none", "number", "empty", "two lines", "404", "deep", "endless"])
 def test_what_a_token_server_may_not_answer_is_refused(bed, msb, small, token_server, answer):
     token_server.override = answer
     msb.refused("pull", f"{bed.token.address}/{small.name}", words=[bed.token_server.address])

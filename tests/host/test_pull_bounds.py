@@ -8,25 +8,13 @@ import os
 import tarfile
 
 import pytest
-from msb import MSB, TIMEOUT
+from msb import MSB, TIMEOUT, sentence
 from registry import faults
 from registry.content import (DOCKER_INDEX, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Image, descriptor_of, digest_of,
                               tar_of)
 from registry.push import Pusher
 
 MIB = 1 << 20
-
-
-def peak_memory_of(msb, *arguments):
-    """Bytes of resident memory at most, of a command that is to fail, and what it said."""
-    process = msb.start(*arguments)
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stdout.close()
-    process.stderr.close()
-    assert process.returncode == 1, errors
-    return usage.ru_maxrss << 10, errors.decode().splitlines()[-1]
 
 
 @pytest.mark.parametrize("fault", [
@@ -36,8 +24,8 @@ def peak_memory_of(msb, *arguments):
 ], ids=["100 MiB", "endless", "endless, said to be short"])
 def test_a_manifest_of_no_reasonable_size_is_refused_at_once(msb, small, proxy, fault):
     proxy.on("/manifests/", fault, method="GET")
-    used, said = peak_memory_of(msb, "pull", f"{proxy.address}/{small.name}")
-    assert small.name in said
+    used, errors = msb.peak_memory("pull", f"{proxy.address}/{small.name}", status=1)
+    sentence(errors, [small.name])
     assert used < 64 * MIB
 
 
@@ -70,7 +58,7 @@ def changed(small, **fields):
 
 
 @pytest.mark.parametrize("media_type, words", [
-    ("application/vnd.docker.distribution.manifest.v1+prettyjws", "manifest.v1"),
+    ("application/vnd.docker.distribution.manifest.v1+prettyjws", "schema 1"),
     ("application/vnd.cncf.helm.config.v1+json", "helm"),
     ("text/plain", "text/plain"),
 ])
@@ -132,7 +120,8 @@ def test_a_layer_of_another_diff_id_than_the_configuration_says_is_refused(bed, 
     content = json.dumps(config).encode()
     manifest = json.loads(image.manifest) | {"config": descriptor_of(OCI_CONFIG, content)}
     reference = put(bed, "diff-ids", image.blobs | {digest_of(content): content}, json.dumps(manifest).encode())
-    msb.refused("pull", reference, words=["diff-ids", image.layers[0]["digest"]])
+    said = msb.refused("pull", reference, words=["diff-ids", "diff ID"])
+    assert any(layer["digest"] in said for layer in image.layers)
     msb.check_store()
 
 
@@ -174,19 +163,22 @@ def header_of(size):
     return entry.tobuf(tarfile.GNU_FORMAT)
 
 
-@pytest.mark.parametrize("name, blob", [
-    ("said", gzip.compress(header_of(100 << 30), mtime=0) + zeros(1)),
-    ("padding", gzip.compress(tar_of({"x": b"x"}), mtime=0) + zeros(4)),
-    ("nested", gzip.compress(gzip.compress(zeros(4), mtime=0), mtime=0)),
-    ("cut", gzip.compress(tar_of({"x": bytes(MIB)}), mtime=0)[:-200]),
-    ("rubbish", gzip.compress(tar_of({"x": bytes(MIB)}), mtime=0) + b"rubbish" * 100),
-    ("plain", tar_of({"x": bytes(MIB)})),
-    ("empty", b""),
-])
-def test_a_layer_that_is_no_honest_gzip_is_refused_in_little_memory_and_disk(bed, msb, name, blob):
-    reference, digest = pulled_layer(bed, f"bomb-{name}", blob)
-    used, said = peak_memory_of(msb, "pull", reference)
-    assert f"bomb-{name}" in said and digest in said
+BOMBS = {
+    "said": gzip.compress(header_of(100 << 30), mtime=0) + zeros(1),
+    "padding": gzip.compress(tar_of({"x": b"x"}), mtime=0) + zeros(4),
+    "nested": gzip.compress(gzip.compress(zeros(4), mtime=0), mtime=0),
+    "cut": gzip.compress(tar_of({"x": bytes(MIB)}), mtime=0)[:-200],
+    "rubbish": gzip.compress(tar_of({"x": bytes(MIB)}), mtime=0) + b"rubbish" * 100,
+    "plain": tar_of({"x": bytes(MIB)}),
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_layer_that_is_no_honest_gzip_is_refused_in_little_memory_and_disk(bed, msb, name):
+    reference, digest = pulled_layer(bed, f"bomb-{name}", BOMBS[name])
+    used, errors = msb.peak_memory("pull", reference, status=1)
+    sentence(errors, [f"bomb-{name}", digest])
     assert used < 128 * MIB
     msb.check_store()
     assert sum((msb.home / name).stat().st_blocks * 512 for name in msb.files()) < MIB
