@@ -25,6 +25,7 @@ enum class ControlKind : std::uint32_t {
   kConfigure = 1,     // text: MachineConfig as JSON; descriptors: those that it names
   kProbe = 2,         // run the probe guest instead of a machine, answer kProbeResult
   kVsockConnect = 3,  // value: guest port; descriptor: a stream socket that becomes the connection
+  kDescriptors = 4,   // those that one message cannot take: the first of the next kConfigure
 
   // machine to launcher
   kRunning = 16,  // the vCPUs run, if times were asked for; text: "name nanoseconds" lines of
@@ -50,6 +51,8 @@ struct ControlMessage {
 
 inline constexpr std::size_t kMaxControlMessage = 128 * 1024;
 inline constexpr std::size_t kMaxControlDescriptors = 250;  // below the kernel's SCM_MAX_FD of 253
+// Of one configuration: 500 layers, and what every machine has.
+inline constexpr std::size_t kMaxConfigurationDescriptors = 3 * kMaxControlDescriptors;
 
 // A connected, close-on-exec pair; the ends are non-blocking.
 struct ControlPair {

@@ -49,7 +49,7 @@ Result<Input> open_layout(const std::string& path) {
                .images = std::move(*images)};
 }
 
-Result<Input> open_archive(const std::string& path, const std::string& home) {
+Result<Input> open_archive(const std::string& path, int scratch) {
   Fd file(path == "-" ? ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0)
                       : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
   if (!file) {
@@ -58,11 +58,7 @@ Result<Input> open_archive(const std::string& path, const std::string& home) {
   if (::isatty(file.get()) == 1) {
     return fail("it is a terminal; name a file with `-i FILE`, or pipe one in");
   }
-  const Fd spool(::open(home.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!spool) {
-    return fail_errno(errno, "cannot open '{}'", home);
-  }
-  auto archive = oci::Archive::open(std::move(file), spool.get());
+  auto archive = oci::Archive::open(std::move(file), scratch);
   if (!archive) {
     return std::unexpected(archive.error());
   }
@@ -140,8 +136,8 @@ Result<void> load(const LoadOptions& options) {
   const std::string name =
       options.input == "-" ? "standard input" : fmt::format("archive '{}'", options.input);
   const bool directory = is_directory(options.input);
-  const auto input =
-      directory ? open_layout(options.input) : open_archive(options.input, context->home);
+  const auto input = directory ? open_layout(options.input)
+                               : open_archive(options.input, context->store.scratch());
   const auto loaded =
       input ? load_all(*context, *input, options) : Result<void>(std::unexpected(input.error()));
   if (!loaded) {

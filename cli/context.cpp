@@ -10,7 +10,7 @@
 namespace msb::cli {
 
 Result<Context> Context::open() {
-  auto home = home_directory();
+  const auto home = home_directory();
   if (!home) {
     return std::unexpected(home.error());
   }
@@ -24,7 +24,7 @@ Result<Context> Context::open() {
   if (!store) {
     return std::unexpected(store.error());
   }
-  return Context{std::move(*store), std::move(*settings), std::move(*home)};
+  return Context{std::move(*store), std::move(*settings)};
 }
 
 Result<void> print(std::string_view text) {

@@ -24,7 +24,6 @@ using Json = nlohmann::ordered_json;
 struct Context {
   oci::Store store;
   oci::Settings settings;
-  std::string home;
 
   static Result<Context> open();
 };

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/limits.h>
 #include <linux/mount.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "initramfs/mounts.h"
@@ -85,6 +87,19 @@ static bool mount_layer(const char* layer, size_t index, struct failure* failure
   return fail(failure, MSB_STAGE_BOOT, errno, "cannot mount the layer %.200s", layer);
 }
 
+/* Those that steer overlayfs are its own. */
+static bool copy_attributes(const char* from, const char* to) {
+  static char names[XATTR_LIST_MAX];
+  static char value[XATTR_SIZE_MAX];
+  ssize_t length = listxattr(from, names, sizeof names);
+  for (char* name = names; name < names + length; name += strlen(name) + 1) {
+    if (strncmp(name, "trusted.overlay.", 16) == 0) continue;
+    ssize_t size = getxattr(from, name, value, sizeof value);
+    if (size < 0 || setxattr(to, name, value, (size_t)size, 0) != 0) return false;
+  }
+  return length >= 0;
+}
+
 /* The root directory of the stack is that of the writable layer, and has to look like the image's.
  */
 static bool make_upper(const struct boot_config* config, struct failure* failure) {
@@ -93,7 +108,9 @@ static bool make_upper(const struct boot_config* config, struct failure* failure
   struct stat attributes;
   if (stat(top, &attributes) != 0 || mkdir(UPPER, 0755) != 0 || mkdir(WORK, 0755) != 0 ||
       chown(UPPER, attributes.st_uid, attributes.st_gid) != 0 ||
-      chmod(UPPER, attributes.st_mode & 07777) != 0) {
+      chmod(UPPER, attributes.st_mode & 07777) != 0 || !copy_attributes(top, UPPER) ||
+      utimensat(AT_FDCWD, UPPER, (struct timespec[]){{.tv_nsec = UTIME_OMIT}, attributes.st_mtim},
+                0) != 0) {
     return fail(failure, MSB_STAGE_BOOT, errno, "cannot prepare the writable layer");
   }
   return true;

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// From an image to what a machine needs of it: its layers as descriptors, and the process that it
-// asks for.
+// What an image asks for: its process, its stop signal, its volumes.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "base/fd.hpp"
 #include "base/result.hpp"
 #include "oci/image_spec.hpp"
 #include "protocol/host_frames.hpp"
@@ -31,16 +29,6 @@ Result<protocol::ProcessSpec> make_process(const oci::ImageConfig& image,
 // The signal that asks the image's processes to end: `wanted` if it is not empty, else the image's
 // own word (config.md, StopSignal), else SIGTERM. Fails for one that there is not.
 Result<std::uint32_t> stop_signal(const oci::ImageConfig& image, const std::string& wanted);
-
-struct OpenImage {
-  oci::ImageConfig config;
-  std::vector<Fd> layers;  // EROFS images, lowest first
-};
-
-// Opens the image that `argument` names: the directory of an OCI image layout, LAYOUT or
-// LAYOUT:TAG, when there is one; else a reference to an image of the store, which is pulled first
-// when the store does not have it. Layers that were never used are converted first.
-Result<OpenImage> open_image(const std::string& argument);
 
 // The lines of the boot file (protocol/msb_boot.h) for the image's volumes. Fails for one that is
 // no absolute path.

@@ -123,5 +123,15 @@ TEST_CASE("nothing to run, and variables without a name, are refused") {
   }
 }
 
+TEST_CASE("volumes are lines of the boot file, and what is no path is refused") {
+  oci::ImageConfig config = image();
+  config.volumes = {"/data", "/var/my lib"};
+  CHECK(volume_lines(config) == "volume /data\nvolume /var/my lib\n");
+  for (const char* wrong : {"data", "", "/a\nlayer /etc"}) {
+    config.volumes = {wrong};
+    CHECK_FALSE(volume_lines(config));
+  }
+}
+
 }  // namespace
 }  // namespace msb::launcher

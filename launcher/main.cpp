@@ -14,6 +14,7 @@
 
 #include "launcher/exec.hpp"
 #include "launcher/machine_process.hpp"
+#include "launcher/open_image.hpp"
 #include "launcher/outcome.hpp"
 #include "launcher/run.hpp"
 

@@ -8,13 +8,16 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "base/machine_config.hpp"
 #include "launcher/connect_server.hpp"
 #include "launcher/environment.hpp"
+#include "launcher/image.hpp"
 #include "launcher/machine_process.hpp"
+#include "launcher/open_image.hpp"
 #include "launcher/paths.hpp"
 #include "launcher/session.hpp"
 #include "launcher/signals.hpp"
@@ -107,8 +110,16 @@ Result<void> send_configuration(const MachineProcess& machine, const Configurati
   for (const Fd& descriptor : configuration.descriptors) {
     descriptors.push_back(descriptor.get());
   }
+  std::span<const int> rest(descriptors);
+  for (; rest.size() > kMaxControlDescriptors; rest = rest.subspan(kMaxControlDescriptors)) {
+    if (auto sent = send_control(machine.control(), ControlKind::kDescriptors, 0, {},
+                                 rest.first(kMaxControlDescriptors));
+        !sent) {
+      return sent;
+    }
+  }
   return send_control(machine.control(), ControlKind::kConfigure, 0, configuration.config.to_json(),
-                      descriptors);
+                      rest);
 }
 
 // Fails unless the machine is one that could run here.

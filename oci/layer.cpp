@@ -129,8 +129,7 @@ Result<void> Conversion::convert_entries() {
 
 Result<void> Conversion::convert_entry(const TarEntry& entry) {
   if (entry.hard_link) {
-    if (auto added = tree_.add_hard_link(entry.entry.path, *entry.hard_link, entry.entry.metadata);
-        !added) {
+    if (auto added = tree_.add_hard_link(entry.entry.path, *entry.hard_link); !added) {
       return added;
     }
     return skip_content();

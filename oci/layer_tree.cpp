@@ -66,6 +66,19 @@ bool is_leftover(std::span<const std::string_view> components) {
   });
 }
 
+XattrOwner xattr_owner(FileType type) {
+  switch (type) {
+    case FileType::kRegular:
+      return XattrOwner::kRegular;
+    case FileType::kDirectory:
+      return XattrOwner::kDirectory;
+    case FileType::kSymlink:
+      return XattrOwner::kSymlink;
+    default:
+      return XattrOwner::kOther;
+  }
+}
+
 std::uint64_t random_seed() {
   std::uint64_t seed = 0;
   return ::getrandom(&seed, sizeof seed, 0) == sizeof seed ? seed : 0;
@@ -116,8 +129,7 @@ Result<std::optional<InodeIndex>> LayerTree::add(const TreeEntry& entry) {
   return entry.type == FileType::kRegular ? std::optional(*fresh) : std::nullopt;
 }
 
-Result<void> LayerTree::add_hard_link(std::string_view path, std::string_view target,
-                                      const Metadata& metadata) {
+Result<void> LayerTree::add_hard_link(std::string_view path, std::string_view target) {
   const auto context = [&](const Error& error) {
     return std::unexpected(
         error.within(fmt::format("hard link '{}' to '{}'", printable(path), printable(target))));
@@ -138,7 +150,6 @@ Result<void> LayerTree::add_hard_link(std::string_view path, std::string_view ta
   if (!inode) {
     return context(inode.error());
   }
-  inodes_[*inode].metadata = metadata;
   assign(placed->name, *inode);
   return {};
 }
@@ -294,8 +305,10 @@ Result<InodeIndex> LayerTree::find_link_target(std::string_view target) {
 Result<InodeIndex> LayerTree::new_inode(const TreeEntry& entry) {
   TreeInode inode;
   inode.metadata = entry.metadata;
-  const auto xattrs = encode_xattrs(entry.xattrs, entry.type == FileType::kRegular,
-                                    entry.type == FileType::kDirectory);
+  if (entry.type != FileType::kSymlink) {
+    inode.metadata.permissions = permissions_with(entry.metadata.permissions, entry.xattrs);
+  }
+  const auto xattrs = encode_xattrs(entry.xattrs, xattr_owner(entry.type));
   if (!xattrs) {
     return std::unexpected(xattrs.error());
   }

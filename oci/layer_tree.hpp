@@ -128,10 +128,9 @@ class LayerTree {
   // unusable.
   Result<std::optional<InodeIndex>> add(const TreeEntry& entry);
 
-  // Adds another name for the inode that `target` names. Its owner, mode and times become those of
-  // `metadata`; its extended attributes stay, since most archivers do not repeat them.
-  Result<void> add_hard_link(std::string_view path, std::string_view target,
-                             const Metadata& metadata);
+  // Adds another name for the inode that `target` names, which stays as it is: what the link's own
+  // header says of owner, mode and times need not be filled in.
+  Result<void> add_hard_link(std::string_view path, std::string_view target);
 
   void set_content(InodeIndex inode, const RegularContent& content) {
     inodes_[inode].content = content;

@@ -129,6 +129,18 @@ TEST_CASE("hard links share an inode and count its names") {
   CHECK(files.at("other").links == 1);
 }
 
+TEST_CASE("what a hard link's header says of its owner, mode and time means nothing") {
+  const testing::ImageFile file =
+      convert(Tar()
+                  .add({.name = "a", .mode = 0600, .uid = 1, .gid = 2, .mtime = 3})
+                  .add({.name = "b", .type = '1', .link = "a", .mode = 0777, .uid = 4, .mtime = 5}))
+          .at("b");
+  CHECK((file.mode & 07777U) == 0600);
+  CHECK(file.uid == 1);
+  CHECK(file.gid == 2);
+  CHECK(file.mtime == 3);
+}
+
 TEST_CASE("hard link to a symbolic link shares the link itself") {
   const Listing files = convert(Tar().symlink("s", "target").hard_link("h", "s"));
   CHECK(files.at("h").content == "target");

@@ -6,9 +6,9 @@
 #include <optional>
 #include <utility>
 
+#include "oci/config_file.hpp"
 #include "oci/json_document.hpp"
 #include "oci/printable.hpp"
-#include "oci/config_file.hpp"
 
 namespace msb::oci {
 namespace {

@@ -171,10 +171,11 @@ Result<void> TarReader::apply_pax(TarHeader& header) {
   };
   for (const auto& [key, value] : *records) {
     Result<void> applied;
+    if (value.empty()) {
+      continue;
+    }
     if (key.starts_with(kXattrPrefix)) {
       xattrs_.push_back(Xattr{key.substr(kXattrPrefix.size()), value});
-    } else if (value.empty()) {
-      continue;
     } else if (key == "path" || key == "linkpath") {
       if (value.find('\0') != std::string_view::npos) {
         return fail("a name contains a zero byte");

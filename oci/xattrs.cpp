@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 
+#include "oci/acl.hpp"
 #include "oci/erofs_format.hpp"
 #include "oci/printable.hpp"
 
@@ -16,16 +17,12 @@ constexpr std::size_t kMaxName = 255;     // bytes, XATTR_NAME_MAX
 constexpr std::size_t kMaxValue = 65535;  // bytes, what XattrEntry can say
 
 constexpr std::string_view kTrusted = "trusted.";
+constexpr std::string_view kAccessAcl = "system.posix_acl_access";
+constexpr std::uint16_t kSpecialPermissions = 07000;  // set-user-ID, set-group-ID, sticky
 constexpr std::string_view kOverlayOpaque = "overlay.opaque";
 constexpr std::string_view kOpaqueValue = "y";
 constexpr std::array<std::string_view, 3> kLeftOut = {"trusted.overlay.", "user.overlay.",
                                                       "security.selinux"};
-
-// include/uapi/linux/posix_acl_xattr.h: a header of 4 bytes with the version, then entries of 8
-// bytes.
-constexpr std::uint32_t kAclVersion = 2;
-constexpr std::size_t kAclHeaderSize = 4;
-constexpr std::size_t kAclEntrySize = 8;
 
 struct Namespace {
   std::string_view prefix;
@@ -35,7 +32,7 @@ constexpr std::array<Namespace, 5> kNamespaces = {{
     {"user.", erofs::XattrPrefix::kUser},
     {kTrusted, erofs::XattrPrefix::kTrusted},
     {"security.", erofs::XattrPrefix::kSecurity},
-    {"system.posix_acl_access", erofs::XattrPrefix::kPosixAclAccess},
+    {kAccessAcl, erofs::XattrPrefix::kPosixAclAccess},
     {"system.posix_acl_default", erofs::XattrPrefix::kPosixAclDefault},
 }};
 
@@ -44,7 +41,20 @@ bool is_acl(erofs::XattrPrefix index) {
          index == erofs::XattrPrefix::kPosixAclDefault;
 }
 
-std::optional<Namespace> namespace_of(std::string_view name, bool is_regular, bool is_directory) {
+bool allows(XattrOwner owner, erofs::XattrPrefix index) {
+  switch (index) {
+    case erofs::XattrPrefix::kUser:
+      return owner == XattrOwner::kRegular || owner == XattrOwner::kDirectory;
+    case erofs::XattrPrefix::kPosixAclAccess:
+      return owner != XattrOwner::kSymlink;
+    case erofs::XattrPrefix::kPosixAclDefault:
+      return owner == XattrOwner::kDirectory;
+    default:
+      return true;
+  }
+}
+
+std::optional<Namespace> namespace_of(std::string_view name, XattrOwner owner) {
   for (const std::string_view prefix : kLeftOut) {
     if (name.starts_with(prefix)) {
       return std::nullopt;
@@ -54,21 +64,16 @@ std::optional<Namespace> namespace_of(std::string_view name, bool is_regular, bo
     if (is_acl(candidate.index) ? name != candidate.prefix : !name.starts_with(candidate.prefix)) {
       continue;
     }
-    const bool allowed =
-        (candidate.index != erofs::XattrPrefix::kUser || is_regular || is_directory) &&
-        (candidate.index != erofs::XattrPrefix::kPosixAclDefault || is_directory);
-    return allowed ? std::optional(candidate) : std::nullopt;
+    return allows(owner, candidate.index) ? std::optional(candidate) : std::nullopt;
   }
   return std::nullopt;
 }
 
-bool acl_well_formed(std::string_view value) {
-  std::uint32_t version = 0;
-  if (value.size() < kAclHeaderSize || (value.size() - kAclHeaderSize) % kAclEntrySize != 0) {
-    return false;
-  }
-  std::memcpy(&version, value.data(), sizeof version);
-  return version == kAclVersion;
+// Whether the kernel stores nothing for this list.
+bool says_nothing(erofs::XattrPrefix index, std::string_view list) {
+  const auto acl = parse_acl(list);
+  return is_empty_acl(list) ||
+         (index == erofs::XattrPrefix::kPosixAclAccess && acl && acl->is_minimal);
 }
 
 void append_entry(std::string& body, erofs::XattrPrefix index, std::string_view suffix,
@@ -85,16 +90,15 @@ void append_entry(std::string& body, erofs::XattrPrefix index, std::string_view 
 
 }  // namespace
 
-Result<std::string> encode_xattrs(std::span<const Xattr> xattrs, bool is_regular,
-                                  bool is_directory) {
+Result<std::string> encode_xattrs(std::span<const Xattr> xattrs, XattrOwner owner) {
   std::map<std::string_view, std::string_view> sorted;
   for (const Xattr& xattr : xattrs) {
     sorted[xattr.name] = xattr.value;
   }
   std::string body;
   for (const auto& [name, value] : sorted) {
-    const auto where = namespace_of(name, is_regular, is_directory);
-    if (!where) {
+    const auto where = namespace_of(name, owner);
+    if (!where || (is_acl(where->index) && says_nothing(where->index, value))) {
       continue;
     }
     const std::string_view suffix = name.substr(where->prefix.size());
@@ -104,7 +108,7 @@ Result<std::string> encode_xattrs(std::span<const Xattr> xattrs, bool is_regular
     if (value.size() > kMaxValue) {
       return fail("extended attribute '{}' is longer than {} bytes", printable(name), kMaxValue);
     }
-    if (is_acl(where->index) && !acl_well_formed(value)) {
+    if (is_acl(where->index) && !parse_acl(value)) {
       return fail("extended attribute '{}' is not a well-formed access control list",
                   printable(name));
     }
@@ -115,6 +119,17 @@ Result<std::string> encode_xattrs(std::span<const Xattr> xattrs, bool is_regular
     }
   }
   return body;
+}
+
+std::uint16_t permissions_with(std::uint16_t permissions, std::span<const Xattr> xattrs) {
+  std::optional<Acl> acl;
+  for (const Xattr& xattr : xattrs) {
+    if (xattr.name == kAccessAcl) {
+      acl = parse_acl(xattr.value);
+    }
+  }
+  return acl ? static_cast<std::uint16_t>((permissions & kSpecialPermissions) | acl->permissions)
+             : permissions;
 }
 
 std::string encode_opaque_xattr() {

@@ -3,6 +3,7 @@
 // EROFS inode.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,6 +17,9 @@ struct Xattr {
   std::string_view value;
 };
 
+// The kind of file that attributes belong to, as far as it decides which of them it may have.
+enum class XattrOwner { kRegular, kDirectory, kSymlink, kOther };
+
 // The attributes that stay, as the entries of an EROFS attribute body (erofs::XattrEntry), sorted
 // by name so that equal attributes give equal bytes; the last of several with one name wins.
 //
@@ -23,12 +27,16 @@ struct Xattr {
 // or an image could fake whiteouts and redirects; `security.selinux`, which belongs to the host
 // that made the image; namespaces that no file system of the guest can store; what the kernel
 // refuses for this kind of file (`user.*` on anything but files and directories, default ACLs on
-// anything but directories).
+// anything but directories, ACLs on symbolic links); ACLs for access that say no more than the
+// file's mode, which the kernel does not store either.
 //
 // Fails with a sentence that names the attribute: an empty or too long name, a value over 65535
 // bytes, a malformed ACL, more of them than an inode can hold.
-Result<std::string> encode_xattrs(std::span<const Xattr> xattrs, bool is_regular,
-                                  bool is_directory);
+Result<std::string> encode_xattrs(std::span<const Xattr> xattrs, XattrOwner owner);
+
+// The permissions that a file of mode `permissions` has with its attributes: the kernel keeps the
+// lower nine bits equal to what an ACL for access says.
+std::uint16_t permissions_with(std::uint16_t permissions, std::span<const Xattr> xattrs);
 
 // The entry that makes a directory opaque for overlayfs (Documentation/filesystems/overlayfs.rst,
 // "Whiteouts and opaque directories").

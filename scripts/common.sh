@@ -56,7 +56,7 @@ prepare() {
   step "packages" scripts/setup
   step "guest kernel (the longest step, once)" guestkernel/build
   step "initramfs" initramfs/build
-  step "msb-vmm (preset release)" build_preset release msb-vmm msb-machine
+  step "msb, msb-vmm (preset release)" build_preset release msb msb-vmm msb-machine
   step "images" scripts/images
   step "images' layers, converted" convert_images
 }

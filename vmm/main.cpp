@@ -9,10 +9,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <iterator>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/control.hpp"
 #include "base/loop.hpp"
@@ -70,6 +73,22 @@ ControlMessage wait_for_message() {
     }
     ::poll(&entry, 1, -1);
   }
+}
+
+// The first message, with the descriptors that came ahead of it.
+ControlMessage wait_for_task() {
+  std::vector<Fd> descriptors;
+  ControlMessage message = wait_for_message();
+  for (; message.kind == ControlKind::kDescriptors; message = wait_for_message()) {
+    std::ranges::move(message.descriptors, std::back_inserter(descriptors));
+    if (descriptors.size() > kMaxConfigurationDescriptors) {
+      finish_with({fmt::format("the launcher sent more than {} descriptors",
+                               kMaxConfigurationDescriptors)});
+    }
+  }
+  std::ranges::move(message.descriptors, std::back_inserter(descriptors));
+  message.descriptors = std::move(descriptors);
+  return message;
 }
 
 // The loop's end of the control socket, while the machine runs.
@@ -169,7 +188,7 @@ int main() {
   // The slowest call comes first, while the launcher still prepares the configuration.
   auto vm = vmm::Vm::create(kKvmDescriptor);
   timeline.mark("vm");
-  ControlMessage message = wait_for_message();
+  ControlMessage message = wait_for_task();
   if (message.kind == ControlKind::kProbe) {
     run_probe();
   }

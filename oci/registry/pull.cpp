@@ -41,51 +41,56 @@ class RepositorySource final : public ImageSource {
   const Document& first_;
 };
 
-// The image under this name, when all of it is there.
-Result<std::optional<CatalogEntry>> find_complete(Store& store, const Reference& reference) {
-  auto entry = store.find(reference.to_string());
-  if (!entry || !*entry) {
-    return entry;
-  }
-  const auto complete = store.is_complete(**entry);
-  if (!complete) {
-    return std::unexpected(complete.error());
-  }
-  return *complete ? std::move(entry) : std::nullopt;
-}
+// The image under this name as the store has it.
+struct Present {
+  Digest target;
+  Image image;
 
-Result<Pulled> take_present(Store& store, const CatalogEntry& entry) {
-  auto image = store.load(entry);
+  [[nodiscard]] Pulled pulled() && { return Pulled{target, std::move(image), 0, true}; }
+};
+
+Result<std::optional<Present>> find_present(Store& store, const Reference& reference) {
+  const auto entry = store.find(reference.to_string());
+  if (!entry) {
+    return std::unexpected(entry.error());
+  }
+  if (!*entry) {
+    return std::nullopt;
+  }
+  auto image = store.load_complete(**entry);
   if (!image) {
     return std::unexpected(image.error());
   }
-  return Pulled{entry.target, std::move(*image), 0, true};
+  if (!*image) {
+    return std::nullopt;
+  }
+  return Present{(*entry)->target, std::move(**image)};
 }
 
 Result<Pulled> pull_reference(Store& store, const Registry& registry, const Reference& reference,
                               const ImportOptions& options) {
-  const auto entry = find_complete(store, reference);
-  if (!entry) {
-    return std::unexpected(entry.error());
+  auto present = find_present(store, reference);
+  if (!present) {
+    return std::unexpected(present.error());
   }
-  if (*entry) {
+  if (*present) {
     if (reference.digest) {
-      return take_present(store, **entry);
+      return std::move(**present).pulled();
     }
     const auto head = registry.head(reference.tag_or_digest());
     if (!head) {
       return std::unexpected(head.error());
     }
-    if (*head && (*head)->digest == (*entry)->target) {
-      return take_present(store, **entry);
+    if (*head && (*head)->digest == (*present)->target) {
+      return std::move(**present).pulled();
     }
   }
   const auto document = registry.manifest(reference.tag_or_digest());
   if (!document) {
     return std::unexpected(document.error());
   }
-  if (*entry && document->digest == (*entry)->target) {
-    return take_present(store, **entry);
+  if (*present && document->digest == (*present)->target) {
+    return std::move(**present).pulled();
   }
   RepositorySource source(registry, *document);
   auto imported =

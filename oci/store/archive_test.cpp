@@ -99,7 +99,7 @@ TEST_CASE("image saved as an OCI archive loads elsewhere with the same digests")
   CHECK((*archive)->images()[0].names == std::vector<std::string>{kName});
   Store other = fixture.store("other");
   REQUIRE(other.import(**archive, (*archive)->images()[0].target, {kName}, {}));
-  CHECK(*other.is_complete(**other.find(kName)));
+  CHECK(other.load_complete(**other.find(kName))->has_value());
 }
 
 TEST_CASE("image saved as a Docker archive keeps configuration and diff IDs") {

@@ -37,6 +37,20 @@ int lock_file(int fd, int operation) {
   return outcome;
 }
 
+// What is durable in a directory whose own name is not can be lost with it.
+Result<void> sync_parent(const std::string& path) {
+  const auto slash = path.rfind('/');
+  const std::string parent = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const Fd fd(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd && errno == EACCES) {
+    return {};  // it may be written to, but not opened
+  }
+  if (!fd || ::fsync(fd.get()) != 0) {
+    return fail_errno(errno, "cannot write the directory '{}' to disk", parent);
+  }
+  return {};
+}
+
 // Calls `visit` with each name in a directory.
 template <typename Visit>
 Result<void> for_each_name(int directory, Visit visit) {
@@ -60,8 +74,14 @@ Result<void> for_each_name(int directory, Visit visit) {
 Result<void> make_directories(const std::string& path) {
   for (auto slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
     const std::string prefix = path.substr(0, slash);
-    if (::mkdir(prefix.c_str(), kDirectoryMode) != 0 && errno != EEXIST) {
+    const bool made = ::mkdir(prefix.c_str(), kDirectoryMode) == 0;
+    if (!made && errno != EEXIST) {
       return fail_errno(errno, "cannot create the directory '{}'", prefix);
+    }
+    if (made) {
+      if (auto synced = sync_parent(prefix); !synced) {
+        return synced;
+      }
     }
     if (slash == std::string::npos) {
       return {};

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/fd.hpp"
+#include "oci/erofs_writer.hpp"
 #include "oci/store/store.hpp"
 #include "oci/store/test_image.hpp"
 
@@ -83,7 +84,7 @@ TEST_CASE("imported image is found, complete, and its layers open lowest first")
   REQUIRE(entry);
   REQUIRE(*entry);
   CHECK((*entry)->target == target.digest);
-  CHECK(*store.is_complete(**entry));
+  CHECK(store.load_complete(**entry)->has_value());
   const auto image = store.load(**entry);
   REQUIRE(image);
   CHECK(image->config.user == "someone");
@@ -171,7 +172,7 @@ TEST_CASE("layer that is wrong fails the import and leaves nothing of itself") {
   import(store, source, target);
   // What was good the first time is not fetched again.
   CHECK(source.blobs_given() <= before + 2);
-  CHECK(*store.is_complete(**store.find(kName)));
+  CHECK(store.load_complete(**store.find(kName))->has_value());
 }
 
 TEST_CASE("layer beyond the limits is refused with its name") {
@@ -211,7 +212,7 @@ TEST_CASE("damaged file of the store is made again by the next import") {
   }
   import(store, source, target);
   const auto entry = store.find(kName);
-  CHECK(*store.is_complete(**entry));
+  CHECK(store.load_complete(**entry)->has_value());
   CHECK(store.load(**entry));
   CHECK(std::filesystem::file_size(blob) == layer.blob.size());
 }
@@ -228,10 +229,10 @@ TEST_CASE("layer whose image alone is missing is converted from the blob that is
       std::filesystem::remove(file.path());
     }
   }
-  CHECK_FALSE(*store.is_complete(**store.find(kName)));
+  CHECK_FALSE(store.load_complete(**store.find(kName))->has_value());
   import(store, source, target);
   CHECK(source.blobs_given() == 1);
-  CHECK(*store.is_complete(**store.find(kName)));
+  CHECK(store.load_complete(**store.find(kName))->has_value());
 }
 
 TEST_CASE("processes that import the same image at once fetch each layer once") {
@@ -271,7 +272,7 @@ TEST_CASE("processes that import the same image at once fetch each layer once") 
   }
   CHECK(given == 4);
   Store store = open(directory);
-  CHECK(*store.is_complete(**store.find(kName)));
+  CHECK(store.load_complete(**store.find(kName))->has_value());
 }
 
 TEST_CASE("killing an import at any time leaves only whole files, and the next one completes it") {
@@ -298,8 +299,10 @@ TEST_CASE("killing an import at any time leaves only whole files, and the next o
       if (file.ends_with(".erofs")) {
         const auto diff_id = Digest::parse("sha256:" + file.substr(0, 64));
         REQUIRE(diff_id);
-        const Fd fd(::open((directory / fmt::format("home/layers/erofs-v1/{}", file)).c_str(),
-                           O_RDONLY | O_CLOEXEC));
+        const Fd fd(
+            ::open((directory / fmt::format("home/layers/erofs-v{}/{}", kErofsWriterVersion, file))
+                       .c_str(),
+                   O_RDONLY | O_CLOEXEC));
         CHECK(testing::read_image(fd.get()).size() == 2);
         continue;
       }
@@ -312,7 +315,7 @@ TEST_CASE("killing an import at any time leaves only whole files, and the next o
     }
     const auto entry = store.find(kName);
     REQUIRE(entry);
-    CHECK((!*entry || *store.is_complete(**entry)));
+    CHECK((!*entry || store.load_complete(**entry)->has_value()));
     if (*entry) {
       REQUIRE(store.remove(**entry));
       REQUIRE(store.prune({}));
@@ -321,7 +324,7 @@ TEST_CASE("killing an import at any time leaves only whole files, and the next o
   }
   Store store = open(directory);
   import(store, source, target);
-  CHECK(*store.is_complete(**store.find(kName)));
+  CHECK(store.load_complete(**store.find(kName))->has_value());
   CHECK(files_of(directory).size() == 12);
 }
 

@@ -111,19 +111,21 @@ Result<std::vector<CatalogEntry>> Store::list() {
   return catalog_.list();
 }
 
-Result<bool> Store::is_complete(const CatalogEntry& entry) {
-  const auto parts = catalog_.parts(entry.manifest.digest);
-  if (!parts) {
-    return std::unexpected(parts.error());
+Result<std::optional<Image>> Store::load_complete(const CatalogEntry& entry) {
+  auto image = load_image(blobs_, entry.manifest);
+  if (!image) {
+    return std::nullopt;
   }
-  const auto has_blob = [&](const Digest& digest) {
-    return ::faccessat(blob_files_.get(), digest.hex().c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-  };
-  return std::ranges::all_of(parts->documents, has_blob) &&
-         std::ranges::all_of(parts->layers, [&](const CatalogLayer& layer) {
-           const auto image = layers_.find(layer.diff_id);
-           return has_blob(layer.blob) && image && *image;
-         });
+  for (const Layer& layer : image->layers) {
+    const auto converted = layers_.find(layer.diff_id);
+    if (!converted) {
+      return std::unexpected(converted.error());
+    }
+    if (!*converted || !blobs_.open(layer.blob)) {
+      return std::nullopt;
+    }
+  }
+  return std::move(*image);
 }
 
 Result<Image> Store::load(const CatalogEntry& entry) {

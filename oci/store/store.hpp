@@ -65,8 +65,9 @@ class Store {
   [[nodiscard]] Result<std::optional<CatalogEntry>> find_digest(std::string_view text);
   [[nodiscard]] Result<std::vector<CatalogEntry>> list();
 
-  // Whether all files of an image are there.
-  [[nodiscard]] Result<bool> is_complete(const CatalogEntry& entry);
+  // The image, when all of its files are there: documents with the right content, blobs and
+  // layers of the right length. Else nothing, and an import makes it whole.
+  [[nodiscard]] Result<std::optional<Image>> load_complete(const CatalogEntry& entry);
 
   // The manifest and configuration of an image, verified.
   [[nodiscard]] Result<Image> load(const CatalogEntry& entry);
@@ -92,6 +93,9 @@ class Store {
   Result<PruneReport> prune(const PruneOptions& options);
 
   [[nodiscard]] BlobDirectory& blobs() { return blobs_; }
+
+  // A directory for files without a name, on the file system of the store.
+  [[nodiscard]] int scratch() const { return blob_files_.get(); }
 
  private:
   Store(std::string home, Fd blob_files, BlobDirectory blobs, LayerCache layers, Catalog catalog)

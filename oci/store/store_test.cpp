@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "oci/erofs_writer.hpp"
 #include "oci/store/lookup.hpp"
 #include "oci/store/store_lock.hpp"
 #include "oci/store/test_image.hpp"
@@ -53,8 +54,8 @@ struct Fixture {
     return std::filesystem::exists(home() + "/blobs/sha256/" + layer.layer.blob.digest.hex());
   }
   [[nodiscard]] bool has_image(const testing::PackedLayer& layer) const {
-    return std::filesystem::exists(home() + "/layers/erofs-v1/" + layer.layer.diff_id.hex() +
-                                   ".erofs");
+    return std::filesystem::exists(fmt::format("{}/layers/erofs-v{}/{}.erofs", home(),
+                                               kErofsWriterVersion, layer.layer.diff_id.hex()));
   }
 
   TemporaryDirectory directory;
@@ -76,7 +77,7 @@ TEST_CASE("removing an image deletes its files but for those that another one ha
   CHECK_FALSE(fixture.has_blob(fixture.layer_a));
   CHECK_FALSE(fixture.has_image(fixture.layer_a));
   CHECK(fixture.has_blob(fixture.base));
-  CHECK(*fixture.store->is_complete(fixture.entry("docker.io/library/b:1")));
+  CHECK(fixture.store->load_complete(fixture.entry("docker.io/library/b:1"))->has_value());
 }
 
 TEST_CASE("removing one of two names keeps the image") {
@@ -84,7 +85,7 @@ TEST_CASE("removing one of two names keeps the image") {
   fixture.add("docker.io/library/a:2", {fixture.base, fixture.layer_a});
   REQUIRE(fixture.store->remove(fixture.entry("docker.io/library/a:1")));
   CHECK_FALSE(*fixture.store->find("docker.io/library/a:1"));
-  CHECK(*fixture.store->is_complete(fixture.entry("docker.io/library/a:2")));
+  CHECK(fixture.store->load_complete(fixture.entry("docker.io/library/a:2"))->has_value());
 }
 
 TEST_CASE("layers that a sandbox has open stay when their image is removed and pruned") {
@@ -108,7 +109,7 @@ TEST_CASE("prune of all keeps the image that a sandbox uses, whole") {
   REQUIRE(report);
   REQUIRE(report->images.size() == 1);
   CHECK(report->images[0].reference == "docker.io/library/b:1");
-  CHECK(*fixture.store->is_complete(fixture.entry("docker.io/library/a:1")));
+  CHECK(fixture.store->load_complete(fixture.entry("docker.io/library/a:1"))->has_value());
 }
 
 TEST_CASE("prune takes images without a name and files of no image, and a dry run nothing") {

@@ -174,6 +174,20 @@ def test_an_image_whose_stop_signal_there_is_not_is_refused(vmm, layout):
     assert vmm.run("true", image=image, options=["--stop-signal", "TERM"]).returncode == 0
 
 
+def test_an_images_volumes_are_there_and_what_they_hold_stays(vmm, layout):
+    image = image_with(layout, Volumes={"/data/deep/er": {}, "/usr/share/msb-test": {}})
+    result = vmm.run("sh", "-c", "touch /data/deep/er/file && stat -c '%a %u %F' /data/deep/er && ls /usr/share/msb-test",
+                     image=image)
+    assert result.stdout.decode().splitlines() == ["755 0 directory", "check"], result.stderr
+
+
+@pytest.mark.parametrize("volumes, reason", [({"data": {}}, "no absolute path"), ({"/etc/passwd/x": {}}, "volume /etc/passwd/x")])
+def test_an_image_whose_volumes_cannot_be_is_refused(vmm, layout, volumes, reason):
+    result = vmm.run("true", image=image_with(layout, Volumes=volumes))
+    assert reason in message(result)
+    assert result.returncode == 125
+
+
 def test_three_interrupts_end_a_command_that_ignores_them(vmm):
     process = start_and_wait_for_output(vmm, "trap '' INT; echo -n ready; while true; do sleep 1; done")
     for _ in range(3):
