@@ -195,7 +195,7 @@ def test_a_credential_helper_that_does_not_exist_is_named(bed, msb, small):
     msb.refused("pull", f"{bed.basic.address}/{small.name}", words=["docker-credential-absent"])
 
 
-def test_what_a_credential_helper_prints_is_not_shown(bed, msb, small, helper):
+def test_what_a_credential_helper_prints_in_the_place_of_credentials_is_not_shown(bed, msb, small, helper):
     configure(msb, credsStore="test")
-    helper.write("#!/bin/sh\ncat >/dev/null\necho secret-of-helper\nexit 1\n")
+    helper.write("#!/bin/sh\ncat >/dev/null\necho '{\"Username\": \"x\", \"Secret\": \"secret-of-helper\"'\n")
     assert "secret-of-helper" not in msb.refused("pull", f"{bed.basic.address}/{small.name}")

@@ -40,7 +40,7 @@ def test_an_insecure_registry_is_pulled_from_when_it_is_said_to_be_one(bed, msb,
 
 def test_a_registry_without_tls_is_refused_unless_it_is_said_to_be_insecure(bed, msb, small):
     with bed.proxy(tls=False) as proxy:
-        msb.refused("pull", f"{proxy.address}/{small.name}", words=[proxy.address, "--insecure"])
+        msb.refused("pull", f"{proxy.address}/{small.name}", words=[proxy.address, "TLS", "insecure"])
         assert proxy.requests == []
         msb.pull(f"{proxy.address}/{small.name}", "--insecure")
 
@@ -82,7 +82,7 @@ def test_a_proxy_sees_no_secret_of_the_registry(bed, msb, small):
 def test_a_proxy_that_refuses_is_named_without_its_password(msb, small):
     with ConnectProxy({}) as connect:
         msb.environment["HTTPS_PROXY"] = connect.url.replace("//", "//proxy-user:proxy-word@")
-        sentence = msb.refused("pull", f"registry.test/{small.name}", words=["registry.test", "proxy"])
+        sentence = msb.refused("pull", f"registry.test/{small.name}", words=["registry.test", "CONNECT"])
         assert "proxy-word" not in sentence
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A store on a file system that is full, or that does not let us write."""
 
+import contextlib
 import os
 import subprocess
 
@@ -47,16 +48,14 @@ def test_a_full_disk_is_named_and_the_store_stays_usable(bed, msb, small, large,
 
 
 @needs_root
-def test_on_a_full_disk_images_can_still_be_removed(bed, msb, small, disk):
+@pytest.mark.parametrize("command", [["image", "prune", "--all"], ["image", "remove"]], ids=["prune", "remove"])
+def test_on_a_full_disk_images_can_still_be_removed(bed, msb, small, disk, command):
     reference = f"{bed.registry.address}/{small.name}"
     msb.pull(reference)
-    with (msb.home / "filling").open("wb") as filling:
-        try:
-            while filling.write(bytes(4096)):
-                filling.flush()
-        except OSError:
+    with (msb.home / "filling").open("wb", buffering=0) as filling, contextlib.suppress(OSError):
+        while filling.write(bytes(4096)):
             pass
-    msb.done("image", "remove", reference)
+    msb.done(*command, *([reference] if command[-1] == "remove" else []))
     (msb.home / "filling").unlink()
     assert msb.references() == [] and msb.blobs() == set()
 

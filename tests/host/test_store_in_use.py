@@ -1,52 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers that a sandbox runs from stay until it ends, whatever is removed meanwhile.
 
-msb-vmm here is the real one; the machine that it starts is a program that only keeps what it is given, since this host may have
-no KVM. tests/e2e/test_images_in_use.py does it with a guest.
+A sandbox holds a shared lock of each of its layers (oci/store/layer_cache.hpp); here another program does, since a host may have no
+KVM. tests/e2e/test_images_in_use.py has guests.
 """
 
-import os
-import shutil
+import subprocess
+import sys
 
 import pytest
-from conftest import MSB_VMM, wait_until
+from conftest import read_output
 
-KEEPER = "#!/bin/sh\nexec sleep 1000\n"
-
-
-@pytest.fixture
-def launcher(tmp_path):
-    directory = tmp_path / "bin"
-    directory.mkdir()
-    shutil.copy(MSB_VMM, directory)
-    (directory / "msb-machine").write_text(KEEPER)
-    (directory / "msb-machine").chmod(0o755)
-    return directory / "msb-vmm"
-
-
-def open_layers(pid, msb):
-    found = []
-    for entry in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            target = os.readlink(f"/proc/{pid}/fd/{entry}")
-        except OSError:
-            continue
-        if target.startswith(str(msb.home / "layers")):
-            found.append(target)
-    return found
+HOLD = """
+import fcntl, sys
+held = [open(path, "rb") for path in sys.argv[1:]]
+for file in held:
+    fcntl.flock(file, fcntl.LOCK_SH)
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.mark.parametrize("command", [["image", "prune", "--all"], ["image", "remove"]], ids=["prune", "remove"])
-def test_layers_of_a_sandbox_stay(bed, msb, small, launcher, command):
+@pytest.mark.parametrize("killed", [False, True], ids=["ended", "killed"])
+def test_layers_that_a_sandbox_uses_stay_until_it_ends(bed, msb, small, command, killed):
     reference = f"{bed.registry.address}/{small.name}"
     msb.pull(reference)
     layers = sorted(msb.layer_images())
     removal = [*command, reference] if command[-1] == "remove" else command
-    with msb.start("run", "--image", reference, "--", "true", program=launcher) as process:
-        wait_until(lambda: len(open_layers(process.pid, msb)) >= len(layers), "the launcher has opened the layers")
-        msb(*removal)
+    with subprocess.Popen([sys.executable, "-c", HOLD, *layers], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as sandbox:
+        read_output(sandbox, len("held\n"))
+        msb.done(*removal)
         assert sorted(msb.layer_images()) == layers
         msb.check_store()
-        process.kill()
+        if killed:
+            sandbox.kill()
+        sandbox.communicate()
     msb.done("image", "prune", "--all")
     assert msb.layer_images() == [] and msb.blobs() == set()
+
+
+def test_prune_all_leaves_the_name_of_an_image_that_a_sandbox_uses(bed, msb, small):
+    reference = f"{bed.registry.address}/{small.name}"
+    msb.pull(reference)
+    with subprocess.Popen([sys.executable, "-c", HOLD, *msb.layer_images()], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as sandbox:
+        read_output(sandbox, len("held\n"))
+        msb.done("image", "prune", "--all")
+        assert msb.references() == [reference]
+        assert msb.pull(reference)["upToDate"] is True
+        sandbox.communicate()
