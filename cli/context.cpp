@@ -38,8 +38,12 @@ Result<void> print_json(const Json& document) {
   return print(document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
+void write_error(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+}
+
 void complain(const std::string& sentence) {
-  fmt::print(stderr, "msb: {}\n", sentence);
+  write_error(fmt::format("msb: {}\n", sentence));
 }
 
 }  // namespace msb::cli

@@ -33,6 +33,9 @@ Result<void> print(std::string_view text);
 // Writes a document, indented. Bytes that are no UTF-8 become U+FFFD.
 Result<void> print_json(const Json& document);
 
+// Writes text to standard error, which may be closed or full: what cannot be told there cannot be
+// told at all, and is no reason to fail.
+void write_error(std::string_view text);
 // "msb: SENTENCE" on standard error.
 void complain(const std::string& sentence);
 

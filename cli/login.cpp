@@ -140,7 +140,7 @@ Result<void> login(const LoginOptions& options) {
       *host, {.settings = std::move(*settings),
               .credentials = [&](const std::string&) { return std::optional(*credentials); },
               .insecure = options.insecure,
-              .notice = [](const std::string& sentence) { fmt::print(stderr, "{}\n", sentence); },
+              .notice = [](const std::string& sentence) { write_error(sentence + "\n"); },
               .stop = {}});
   if (!checked) {
     return std::unexpected(checked.error());

@@ -109,7 +109,6 @@ ProgressDisplay::Kind ProgressDisplay::kind_for(std::FILE* stream) {
 
 ProgressDisplay::~ProgressDisplay() {
   erase();
-  std::fflush(stream_);
 }
 
 void ProgressDisplay::begin(const std::vector<oci::Layer>& layers) {
@@ -156,11 +155,16 @@ void ProgressDisplay::notice(const std::string& sentence) {
   draw();
 }
 
+// A stream that takes nothing more, a full disk for example, does not end what is told about.
+void ProgressDisplay::write(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stream_);
+  std::fflush(stream_);
+}
+
 // A line that stays.
 void ProgressDisplay::say(const std::string& line) {
   erase();
-  fmt::print(stream_, "{}\n", line);
-  std::fflush(stream_);
+  write(line + "\n");
 }
 
 void ProgressDisplay::draw() {
@@ -182,14 +186,13 @@ void ProgressDisplay::draw() {
     text += total + "\n";
     ++drawn_lines_;
   }
-  std::fwrite(text.data(), 1, text.size(), stream_);
-  std::fflush(stream_);
+  write(text);
 }
 
 // Takes away what draw() drew: cursor up, then clear to the end of the screen (ECMA-48, CUU, ED).
 void ProgressDisplay::erase() {
   if (drawn_lines_ > 0) {
-    fmt::print(stream_, "\x1b[{}A\r\x1b[J", drawn_lines_);
+    write(fmt::format("\x1b[{}A\r\x1b[J", drawn_lines_));
     drawn_lines_ = 0;
   }
 }

@@ -50,6 +50,7 @@ class ProgressDisplay final : public oci::Progress {
  private:
   using Clock = std::chrono::steady_clock;
 
+  void write(const std::string& text);
   void say(const std::string& line);
   void draw();
   void erase();

@@ -15,6 +15,8 @@ import time
 import pytest
 from _pytest.runner import runtestprotocol
 
+pytest_plugins = ["registry.fixtures", "msb"]
+
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 MSB_VMM = REPOSITORY / "build/release/bin/msb-vmm"
 IMAGES = REPOSITORY / "build/images"
@@ -78,7 +80,7 @@ def ancestors(pid):
 
 
 def machines():
-    """Process ids of this run's msb-vmm and msb-machine: below this process, or orphans. Zombies are left out."""
+    """Process ids of this run's msb, msb-vmm and msb-machine: below this process, or orphans. Zombies are left out."""
     found = []
     for entry in pathlib.Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -87,7 +89,7 @@ def machines():
             except OSError:
                 continue
             above = list(ancestors(int(entry.name)))
-            if program.startswith(str(MSB_VMM.parent) + "/msb-") and (os.getpid() in above or above[:1] == [1]):
+            if program.startswith(str(MSB_VMM.parent) + "/msb") and (os.getpid() in above or above[:1] == [1]):
                 found.append(int(entry.name))
     return found
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <set>
 #include <utility>
 
@@ -165,8 +166,9 @@ Result<PruneReport> Store::remove(const CatalogEntry& entry) {
     return std::unexpected(parts ? names.error() : parts.error());
   }
   const bool last = names->size() <= 1 || entry.reference.empty();
-  const auto forgotten =
-      last ? catalog_.remove_image(entry.manifest.digest) : catalog_.remove_name(entry.reference);
+  auto forgotten = !last  ? catalog_.remove_name(entry.reference)
+                   : lock ? forget({entry.manifest.digest}, report)
+                          : catalog_.remove_image(entry.manifest.digest);
   if (!forgotten) {
     return std::unexpected(forgotten.error());
   }
@@ -182,6 +184,49 @@ Result<PruneReport> Store::remove(const CatalogEntry& entry) {
     return std::unexpected(deleted.error());
   }
   return report;
+}
+
+// Takes images out of the index, with the exclusive lock held. The index needs some room even to
+// shrink, and on a full disk that must not be why nothing can be deleted.
+Result<void> Store::forget(const std::set<Digest>& manifests, PruneReport& report) {
+  for (const Digest& manifest : manifests) {
+    auto removed = catalog_.remove_image(manifest);
+    if (!removed && removed.error().code == ENOSPC) {
+      removed = make_room(manifests, report);
+      removed = removed ? catalog_.remove_image(manifest) : removed;
+    }
+    if (!removed) {
+      return removed;
+    }
+  }
+  return {};
+}
+
+// Deletes the converted layers that only these images have and no sandbox uses. Should an image
+// stay after all, they are made again from its blobs.
+Result<void> Store::make_room(const std::set<Digest>& leaving, PruneReport& report) {
+  const auto entries = catalog_.list();
+  if (!entries) {
+    return std::unexpected(entries.error());
+  }
+  Needed going;
+  Needed staying;
+  for (const CatalogEntry& entry : *entries) {
+    const auto parts = catalog_.parts(entry.manifest.digest);
+    if (!parts) {
+      return std::unexpected(parts.error());
+    }
+    (leaving.contains(entry.manifest.digest) ? going : staying).add(*parts);
+  }
+  for (const Digest& diff_id : going.diff_ids) {
+    if (!staying.diff_ids.contains(diff_id) && !layers_.in_use(diff_id)) {
+      report.bytes += layers_.size_of(diff_id);
+      if (auto removed = layers_.remove(diff_id); !removed) {
+        return removed;
+      }
+    }
+  }
+  return {};
 }
 
 // Deletes those of an image's files that no other image has and no sandbox uses.
@@ -240,10 +285,8 @@ Result<PruneReport> Store::prune(const PruneOptions& options) {
     }
   }
   if (!options.dry_run) {
-    for (const Digest& manifest : leaving) {
-      if (auto removed = catalog_.remove_image(manifest); !removed) {
-        return std::unexpected(removed.error());
-      }
+    if (auto forgotten = forget(leaving, report); !forgotten) {
+      return std::unexpected(forgotten.error());
     }
   }
   if (auto deleted = delete_unneeded(needed.blobs, needed.diff_ids, options.dry_run, report);

@@ -106,6 +106,8 @@ class Store {
         catalog_(std::move(catalog)) {}
 
   [[nodiscard]] bool image_in_use(const CatalogParts& parts) const;
+  Result<void> forget(const std::set<Digest>& manifests, PruneReport& report);
+  Result<void> make_room(const std::set<Digest>& leaving, PruneReport& report);
   Result<void> delete_files(const CatalogParts& candidates, PruneReport& report);
   Result<void> delete_unneeded(const std::set<Digest>& blobs, const std::set<Digest>& diff_ids,
                                bool dry_run, PruneReport& report);
