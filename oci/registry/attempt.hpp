@@ -18,7 +18,7 @@ struct Failure {
     kFinal,        // the same would come of it again
     kTransient,    // may pass: a cut or stalled transfer, a busy server
     kUnreachable,  // there was no connection; may pass, but a wrong name or address is likelier
-    kNoTls,        // as kUnreachable: there was a connection, but what answered does not speak TLS
+    kNoTls,        // what answered does not speak TLS
   };
 
   Error error;

@@ -272,6 +272,7 @@ TEST_CASE("blobs are fetched by several threads at once, and may outlive their r
   const Client client;
   std::atomic<int> whole = 0;
   std::vector<std::thread> threads;
+  threads.reserve(4);
   {
     const Registry registry = client.open(server);
     for (int i = 0; i < 4; ++i) {

@@ -46,8 +46,7 @@ struct Home {
     if (!content.empty()) {
       testing::write_file(path, content);
     }
-    static const std::string system_path = std::getenv("PATH");
-    ::setenv("PATH", (directory.path() + ":" + system_path).c_str(), 1);
+    ::setenv("PATH", (directory.path() + ":/usr/bin:/bin").c_str(), 1);
   }
 
   void helper(std::string_view script) const {

@@ -38,8 +38,9 @@ std::string_view trim(std::string_view text) {
 
 std::optional<std::uint64_t> parse_number(std::string_view text) {
   std::uint64_t number = 0;
-  const char* end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, number);
+  const char* begin = text.data();
+  const char* end = begin + text.size();
+  const auto [stop, error] = std::from_chars(begin, end, number);
   return error == std::errc() && stop == end ? std::optional(number) : std::nullopt;
 }
 
@@ -116,7 +117,10 @@ class ChallengeReader {
         rest_.remove_prefix(i + 1);
         return true;
       }
-      if (rest_[i] == '\\' && ++i == rest_.size()) {
+      if (rest_[i] == '\\') {
+        ++i;
+      }
+      if (i == rest_.size()) {
         return false;
       }
       value += rest_[i];

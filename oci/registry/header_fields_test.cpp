@@ -19,7 +19,7 @@ std::string show(std::string_view field) {
   for (const Challenge& challenge : parse_challenges(field)) {
     text += "[" + challenge.scheme;
     for (const auto& [name, value] : challenge.parameters) {
-      text += " " + name + "=<" + value + ">";
+      text.append(" ").append(name).append("=<").append(value).append(">");
     }
     text += "]";
   }

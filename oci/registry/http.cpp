@@ -29,6 +29,8 @@ constexpr int kHeadTimeoutFactor = 4;   // of the stall timeout
 constexpr int kRestTimeoutFactor = 10;  // of the stall timeout
 constexpr int kLongestPoll = 60'000;    // ms
 constexpr const char* kUserAgent = "microsandbox/" MSB_VERSION;
+// How OpenSSL calls the first bytes of something else than TLS.
+constexpr std::string_view kNotTls = "wrong version number";
 constexpr const char* kCertificateDirectory = "/etc/ssl/certs";
 
 // CURL and CURLM are both void.
@@ -63,9 +65,8 @@ Failure::Kind kind_of(CURLcode code) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
     case CURLE_COULDNT_CONNECT:
-      return Failure::Kind::kUnreachable;
     case CURLE_SSL_CONNECT_ERROR:
-      return Failure::Kind::kNoTls;
+      return Failure::Kind::kUnreachable;
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_OUT_OF_MEMORY:
@@ -81,8 +82,8 @@ Failure::Kind kind_of(CURLcode code) {
 }
 
 bool is_verification_failure(CURLcode code) {
-  return code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE ||
-         code == CURLE_SSL_ISSUER_ERROR || code == CURLE_SSL_INVALIDCERTSTATUS;
+  return code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_ISSUER_ERROR ||
+         code == CURLE_SSL_INVALIDCERTSTATUS;
 }
 
 }  // namespace
@@ -132,7 +133,8 @@ void HttpChannel::prepare(const HttpRequest& request, const HttpOptions& options
     if (longer == nullptr) {
       throw std::bad_alloc();
     }
-    static_cast<void>(headers.release());
+    // It belongs to the longer list now.
+    [[maybe_unused]] const auto* kept = headers.release();
     headers.reset(longer);
   }
   CURL* curl = easy.get();
@@ -249,24 +251,24 @@ Failure HttpChannel::failure() const {
                           authority, reason)
                          .error()};
   }
-  curl_off_t connected = 0;
-  curl_off_t secured = 0;
-  ::curl_easy_getinfo(easy.get(), CURLINFO_CONNECT_TIME_T, &connected);
-  ::curl_easy_getinfo(easy.get(), CURLINFO_APPCONNECT_TIME_T, &secured);
-  const char* scheme = nullptr;
-  ::curl_easy_getinfo(easy.get(), CURLINFO_SCHEME, &scheme);
-  const bool handshake_timed_out = code == CURLE_OPERATION_TIMEDOUT && connected > 0 &&
-                                   secured == 0 && scheme != nullptr &&
-                                   lower_case(scheme) == "https";
-  if (code == CURLE_SSL_CONNECT_ERROR || handshake_timed_out) {
-    return {.error = fail("'{}' does not speak TLS as it should ({}); if it is a registry without, "
-                          "list it under 'insecure_registries' in images.json",
-                          authority, reason)
+  if (code == CURLE_SSL_CACERT_BADFILE) {
+    return {
+        .error =
+            fail("the CA certificates for '{}' cannot be used ({})", authority, reason).error()};
+  }
+  if (code == CURLE_SSL_CONNECT_ERROR && reason.find(kNotTls) != std::string::npos) {
+    return {.error = fail("'{}' does not speak TLS; if it is to be trusted without, list it under "
+                          "'insecure_registries' in images.json",
+                          authority)
                          .error(),
             .kind = Failure::Kind::kNoTls};
   }
-  return {.error = fail("the connection to '{}' failed ({})", authority, reason).error(),
-          .kind = kind_of(code)};
+  const Failure::Kind kind = kind_of(code);
+  return {
+      .error = fail("the connection to '{}' failed ({}){}", authority, reason,
+                    kind == Failure::Kind::kUnreachable ? "; check its name and the network" : "")
+                   .error(),
+      .kind = kind};
 }
 
 std::size_t HttpChannel::on_header(char* data, std::size_t size, std::size_t count, void* channel) {
@@ -392,7 +394,8 @@ Attempt<std::string> HttpExchange::read_rest(std::size_t limit) {
 }
 
 void HttpExchange::discard() {
-  static_cast<void>(read_rest(kMaxDiscarded));
+  // If it fails, the connection is not used again: that is all.
+  [[maybe_unused]] const auto rest = read_rest(kMaxDiscarded);
 }
 
 HttpClient::HttpClient(HttpOptions options) : options_(std::move(options)) {

@@ -269,6 +269,14 @@ TEST_CASE("a registry that is not declared insecure is never spoken to without T
   CHECK(client.open(server).manifest("1"));
 }
 
+TEST_CASE("an insecure registry that hangs up on TLS is spoken to without") {
+  TestServer server(always(200, kContent, {{"Content-Type", std::string(kManifestType)}}),
+                    /*tls_answer=*/"");
+  const Client client;
+  CHECK(client.open(server).manifest("1"));
+  CHECK(client.notices.empty());
+}
+
 TEST_CASE("a registry that cannot be reached is named after a few tries") {
   std::string authority;
   {
@@ -302,6 +310,7 @@ TEST_CASE("manifests can be fetched by several threads at once") {
   const Registry registry = client.open(server);
   std::atomic<int> fetched = 0;
   std::vector<std::thread> threads;
+  threads.reserve(8);
   for (int i = 0; i < 8; ++i) {
     threads.emplace_back([&] {
       for (int round = 0; round < 10; ++round) {

@@ -52,10 +52,11 @@ bool sleep_for(milliseconds delay, const std::stop_token& stop) {
 Result<void> Retries::wait_after(const Failure& failure) {
   ++failures_;
   ++total_;
-  const bool unreachable =
-      failure.kind == Failure::Kind::kUnreachable || failure.kind == Failure::Kind::kNoTls;
-  if (failure.kind == Failure::Kind::kFinal || total_ >= kMaxTotal ||
-      failures_ >= (unreachable ? kMaxUnreachable : kMaxFailures)) {
+  const bool hopeless =
+      failure.kind == Failure::Kind::kFinal || failure.kind == Failure::Kind::kNoTls;
+  const unsigned most =
+      failure.kind == Failure::Kind::kUnreachable ? kMaxUnreachable : kMaxFailures;
+  if (hopeless || failures_ >= most || total_ >= kMaxTotal) {
     return std::unexpected(failure.error);
   }
   milliseconds delay = delay_after(failures_, policy_.first_delay);
@@ -67,7 +68,7 @@ Result<void> Retries::wait_after(const Failure& failure) {
   }
   if (policy_.notice) {
     policy_.notice(fmt::format("retrying in {} s: {}",
-                               std::chrono::ceil<std::chrono::seconds>(delay).count(),
+                               std::chrono::round<std::chrono::seconds>(delay).count(),
                                failure.error.message));
   }
   if (!sleep_for(delay, policy_.stop)) {

@@ -25,8 +25,9 @@ class Retries {
   explicit Retries(const RetryPolicy& policy) : policy_(policy) {}
 
   // After a failed try: waits until it is time for the next, and says so. Gives the error that ends
-  // it all when the failure is final, was one too many in a row (6; 3 without any connection; 200
-  // in all), the server wants to be left alone for more than a minute, or a stop was requested.
+  // it all when the failure is final (or kNoTls), was one too many in a row (6; 3 without any
+  // connection; 200 in all), the server wants to be left alone for more than a minute, or a stop
+  // was requested.
   Result<void> wait_after(const Failure& failure);
 
   // After what is worth a fresh start: the count of tries in a row begins anew.

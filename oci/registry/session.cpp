@@ -22,11 +22,6 @@ std::string_view host_of(std::string_view registry) {
   return registry == kDefaultRegistry ? kDockerHubHost : registry;
 }
 
-bool has_port(std::string_view registry) {
-  const auto colon = registry.rfind(':');
-  return colon != std::string_view::npos && registry.find(']', colon) == std::string_view::npos;
-}
-
 // What the settings name, else what Docker would take; empty for none.
 Result<std::string> find_certificates(const Settings& settings, const std::string& registry) {
   if (const auto named = settings.certificates.find(registry);
@@ -151,13 +146,13 @@ Attempt<Answer> RegistrySession::send(const RegistryRequest& request,
     return answer;
   }
   // Once it spoke TLS it is not believed that it does not.
-  const bool may_be_plain = insecure_ && scheme_ == Scheme::kUnknown &&
-                            (answer.error().kind == Failure::Kind::kNoTls ||
-                             (is_unreachable(answer.error()) && !has_port(registry_)));
-  if (!may_be_plain) {
+  if (!insecure_ || scheme_ == Scheme::kHttps || !is_unreachable(answer.error())) {
     return answer;
   }
   auto plain = send_with("http");
+  if (plain && plain->exchange->head().status == kStatusBadRequest) {
+    return answer;  // how a server that does speak TLS answers those that do not
+  }
   if (plain) {
     scheme_ = Scheme::kHttp;
   }

@@ -13,6 +13,7 @@ namespace msb::oci {
 // RFC 9110, section 15.
 inline constexpr long kStatusOk = 200;
 inline constexpr long kStatusPartialContent = 206;
+inline constexpr long kStatusBadRequest = 400;
 inline constexpr long kStatusUnauthorized = 401;
 inline constexpr long kStatusForbidden = 403;
 inline constexpr long kStatusNotFound = 404;

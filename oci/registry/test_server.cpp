@@ -16,7 +16,8 @@ namespace {
 constexpr char kTlsHandshake = 0x16;  // first byte of a TLS client (RFC 8446, section 5.1)
 
 // Reads until `buffer` holds `count` bytes, or up to the end of a header without `count`.
-bool fill(int fd, std::string& buffer, std::optional<std::size_t> count) {
+bool fill(int fd, std::string_view tls_answer, std::string& buffer,
+          std::optional<std::size_t> count) {
   const auto enough = [&] {
     return count ? buffer.size() >= *count : buffer.find("\r\n\r\n") != std::string::npos;
   };
@@ -28,6 +29,7 @@ bool fill(int fd, std::string& buffer, std::optional<std::size_t> count) {
     }
     buffer.append(piece.data(), static_cast<std::size_t>(length));
     if (buffer.front() == kTlsHandshake) {
+      ServerConnection(fd).send(tls_answer);
       return false;
     }
   }
@@ -41,8 +43,9 @@ std::string take_line(std::string& text) {
   return line;
 }
 
-bool read_request(int fd, std::string& buffer, ServerRequest& request) {
-  if (!fill(fd, buffer, std::nullopt)) {
+bool read_request(int fd, std::string_view tls_answer, std::string& buffer,
+                  ServerRequest& request) {
+  if (!fill(fd, tls_answer, buffer, std::nullopt)) {
     return false;
   }
   const std::string first = take_line(buffer);
@@ -58,7 +61,7 @@ bool read_request(int fd, std::string& buffer, ServerRequest& request) {
   }
   const std::string length = request.header("content-length");
   const std::size_t size = length.empty() ? 0 : std::stoul(length);
-  if (!fill(fd, buffer, size)) {
+  if (!fill(fd, tls_answer, buffer, size)) {
     return false;
   }
   request.body = buffer.substr(0, size);
@@ -99,7 +102,8 @@ void ServerConnection::wait_for_close() const {
   }
 }
 
-TestServer::TestServer(Handler handler) : handler_(std::move(handler)) {
+TestServer::TestServer(Handler handler, std::string tls_answer)
+    : handler_(std::move(handler)), tls_answer_(std::move(tls_answer)) {
   listener_.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -166,7 +170,7 @@ void TestServer::serve(int fd) {
   ServerConnection connection(fd);
   std::string buffer;
   ServerRequest request;
-  for (bool first = true; !connection.closed() && read_request(fd, buffer, request);
+  for (bool first = true; !connection.closed() && read_request(fd, tls_answer_, buffer, request);
        first = false, request = {}) {
     {
       const std::lock_guard lock(mutex_);

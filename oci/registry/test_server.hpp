@@ -57,7 +57,9 @@ class TestServer {
   // Called for each request, from a thread of its connection.
   using Handler = std::function<void(const ServerRequest&, ServerConnection&)>;
 
-  explicit TestServer(Handler handler);
+  // What a client that speaks TLS reads before the connection is closed: by default, as from most
+  // servers, that it should not.
+  explicit TestServer(Handler handler, std::string tls_answer = "HTTP/1.1 400 Bad Request\r\n\r\n");
   TestServer(const TestServer&) = delete;
   TestServer& operator=(const TestServer&) = delete;
   ~TestServer();
@@ -76,6 +78,7 @@ class TestServer {
   void serve(int fd);
 
   Handler handler_;
+  std::string tls_answer_;
   Fd listener_;
   std::uint16_t port_ = 0;
   std::mutex mutex_;  // of what follows
