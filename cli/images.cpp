@@ -104,6 +104,23 @@ Json describe(const oci::PruneReport& report) {
   return {{"images", std::move(images)}, {"bytes", report.bytes}, {"postponed", report.postponed}};
 }
 
+struct NamedImage {
+  CatalogEntry entry;
+  oci::Image image;
+};
+
+Result<NamedImage> load(Context& context, const std::string& text) {
+  auto entry = oci::get_image(context.store, context.settings, text);
+  if (!entry) {
+    return std::unexpected(entry.error());
+  }
+  auto image = context.store.load(*entry);
+  if (!image) {
+    return std::unexpected(image.error());
+  }
+  return NamedImage{std::move(*entry), std::move(*image)};
+}
+
 constexpr std::string_view kPostponed =
     "an image is being pulled or loaded, so no files were deleted; `msb image prune` does it later";
 
@@ -141,15 +158,11 @@ Result<void> inspect_images(const std::vector<std::string>& references) {
   }
   Json documents = Json::array();
   for (const std::string& text : references) {
-    const auto entry = oci::get_image(context->store, context->settings, text);
-    if (!entry) {
-      return std::unexpected(entry.error());
+    const auto named = load(*context, text);
+    if (!named) {
+      return std::unexpected(named.error());
     }
-    const auto image = context->store.load(*entry);
-    if (!image) {
-      return std::unexpected(image.error());
-    }
-    documents.push_back(describe(*entry, *image));
+    documents.push_back(describe(named->entry, named->image));
   }
   return print_json(documents);
 }
@@ -159,15 +172,11 @@ Result<void> show_history(const std::string& text, bool whole, Format format) {
   if (!context) {
     return std::unexpected(context.error());
   }
-  const auto entry = oci::get_image(context->store, context->settings, text);
-  if (!entry) {
-    return std::unexpected(entry.error());
+  const auto named = load(*context, text);
+  if (!named) {
+    return std::unexpected(named.error());
   }
-  const auto image = context->store.load(*entry);
-  if (!image) {
-    return std::unexpected(image.error());
-  }
-  const Json history = history_of(*image);
+  const Json history = history_of(named->image);
   if (format == Format::kJson) {
     return print_json(history);
   }

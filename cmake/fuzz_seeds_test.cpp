@@ -20,7 +20,7 @@ TEST_CASE("the fuzz target stands every seed, and every seed with some bytes cha
     const std::vector<std::uint8_t> seed{std::istreambuf_iterator<char>(stream), {}};
     REQUIRE_FALSE(seed.empty());
     CHECK(LLVMFuzzerTestOneInput(seed.data(), seed.size()) == 0);
-    for (int round = 0; round < 500; ++round) {
+    for (int round = 0; round < MSB_SEED_ROUNDS; ++round) {
       auto changed = seed;
       for (std::uint32_t i = random() % 4 + 1; i > 0; --i) {
         changed[random() % changed.size()] = static_cast<std::uint8_t>(random());

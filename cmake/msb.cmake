@@ -52,16 +52,20 @@ function(msb_test name)
   add_test(NAME ${name} COMMAND ${name})
 endfunction()
 
-# msb_fuzz_target(NAME CORPUS DIRECTORY SOURCES... [DEPENDS targets...] [WRAP functions...]): a libFuzzer target, whose
+# msb_fuzz_target(NAME CORPUS DIRECTORY [ROUNDS n] SOURCES... [DEPENDS targets...] [WRAP functions...]): a libFuzzer target, whose
 # seeds are in tests/corpus/DIRECTORY. With the preset fuzz it is the program NAME, which scripts/fuzz runs. In every
-# preset it is the unit test NAME_test, which gives it the seeds and small changes to them. WRAP: as of msb_test.
+# preset it is the unit test NAME_test, which gives it the seeds and ROUNDS (500) small changes to each. WRAP: as of msb_test.
 function(msb_fuzz_target name)
-  cmake_parse_arguments(ARG "" "CORPUS" "SOURCES;DEPENDS;WRAP" ${ARGN})
+  cmake_parse_arguments(ARG "" "CORPUS;ROUNDS" "SOURCES;DEPENDS;WRAP" ${ARGN})
+  if(NOT ARG_ROUNDS)
+    set(ARG_ROUNDS 500)
+  endif()
   msb_test(${name}_test
     SOURCES ${ARG_SOURCES} ${CMAKE_SOURCE_DIR}/cmake/fuzz_seeds_test.cpp
     DEPENDS ${ARG_DEPENDS}
     WRAP ${ARG_WRAP})
-  target_compile_definitions(${name}_test PRIVATE MSB_SEEDS="${CMAKE_SOURCE_DIR}/tests/corpus/${ARG_CORPUS}")
+  target_compile_definitions(${name}_test PRIVATE
+    MSB_SEEDS="${CMAKE_SOURCE_DIR}/tests/corpus/${ARG_CORPUS}" MSB_SEED_ROUNDS=${ARG_ROUNDS})
   if(MSB_FUZZ)
     list(TRANSFORM ARG_WRAP PREPEND -Wl,--wrap=)
     add_executable(${name} ${ARG_SOURCES})

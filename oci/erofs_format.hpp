@@ -81,9 +81,14 @@ struct Inode {
   std::uint64_t i_mtime;  // seconds, two's complement before 1970
   std::uint32_t i_mtime_nsec;
   std::uint32_t i_nlink;
-  std::uint8_t i_reserved2[16];
+  std::uint8_t msb_marks;  // reserved in EROFS, and not read by the kernel: ours
+  std::uint8_t i_reserved2[15];
 };
 static_assert(sizeof(Inode) == 64);
+
+// Inode.msb_marks, of directories.
+inline constexpr std::uint8_t kMarkImplied = 0x1;       // the layer does not list it
+inline constexpr std::uint8_t kMarkImpliedBelow = 0x2;  // there are such somewhere below
 
 // Precedes the inline attributes of an inode that has any.
 struct XattrHeader {

@@ -33,6 +33,8 @@ struct Directory {
   std::size_t dot_dot = 0;  // where ".." is
   std::uint32_t subdirectories = 0;
   bool opaque = false;
+  bool implied = false;
+  bool implied_below = false;
   std::uint32_t full_blocks = 0;  // all but what follows the inode
   std::uint32_t first_block = erofs::kNoBlock;
   std::uint64_t size = 0;       // bytes
@@ -151,14 +153,22 @@ class MetadataWriter {
 };
 
 void MetadataWriter::visit_directories() {
-  directories_.push_back(Directory{
-      .inode = LayerTree::kRoot,
-      .parent = LayerTree::kRoot,
-      .opaque = std::get<DirectoryContent>(tree_.inode(LayerTree::kRoot).content).opaque});
+  const auto& root = std::get<DirectoryContent>(tree_.inode(LayerTree::kRoot).content);
+  directories_.push_back(Directory{.inode = LayerTree::kRoot,
+                                   .parent = LayerTree::kRoot,
+                                   .opaque = root.opaque,
+                                   .implied = root.implied});
   placements_[LayerTree::kRoot].directory = 0;
   order_.push_back(LayerTree::kRoot);
   for (std::size_t i = 0; i < directories_.size(); ++i) {
     visit_children(i);
+  }
+  // Children come behind their parents.
+  for (std::size_t i = directories_.size() - 1; i > 0; --i) {
+    const Directory& directory = directories_[i];
+    if (directory.implied || directory.implied_below) {
+      directories_[placements_[directory.parent].directory].implied_below = true;
+    }
   }
   summary_.inodes = order_.size();
   summary_.names = static_cast<std::uint32_t>(children_.size());
@@ -192,7 +202,8 @@ void MetadataWriter::visit_children(std::size_t index) {
     placements_[inode].directory = static_cast<std::uint32_t>(directories_.size());
     directories_.push_back(Directory{.inode = inode,
                                      .parent = directories_[index].inode,
-                                     .opaque = content.opaque || name.whiteout});
+                                     .opaque = content.opaque || name.whiteout,
+                                     .implied = content.implied});
   }
 }
 
@@ -342,6 +353,9 @@ Result<void> MetadataWriter::write_inode(InodeIndex index) {
       inode.i_size = directory.size;
       inode.i_u = directory.first_block;
       inode.i_nlink = 2 + directory.subdirectories;
+      inode.msb_marks =
+          static_cast<std::uint8_t>((directory.implied ? erofs::kMarkImplied : 0U) |
+                                    (directory.implied_below ? erofs::kMarkImpliedBelow : 0U));
       if (!tail.empty()) {
         encode_block(directory, directory.last_entry, entry_count(directory), tail);
       }

@@ -15,7 +15,14 @@
 namespace msb::oci {
 namespace {
 
-bool read_at(int fd, std::span<std::byte> bytes, std::uint64_t offset) {
+template <typename T>
+bool read_value(int fd, T& value, std::uint64_t offset) {
+  return read_image_at(fd, std::as_writable_bytes(std::span(&value, 1)), offset);
+}
+
+}  // namespace
+
+bool read_image_at(int fd, std::span<std::byte> bytes, std::uint64_t offset) {
   while (!bytes.empty()) {
     const ssize_t count = ::pread(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (count < 0 && errno == EINTR) {
@@ -30,32 +37,29 @@ bool read_at(int fd, std::span<std::byte> bytes, std::uint64_t offset) {
   return true;
 }
 
-template <typename T>
-bool read_value(int fd, T& value, std::uint64_t offset) {
-  return read_at(fd, std::as_writable_bytes(std::span(&value, 1)), offset);
+Result<erofs::Superblock> read_superblock(int fd) {
+  erofs::Superblock super{};
+  if (!read_value(fd, super, erofs::kSuperblockOffset) || super.magic != erofs::kMagic) {
+    return fail("a layer's image has no EROFS superblock");
+  }
+  return super;
 }
-
-bool read_superblock(int fd, erofs::Superblock& super) {
-  return read_value(fd, super, erofs::kSuperblockOffset) && super.magic == erofs::kMagic;
-}
-
-}  // namespace
 
 bool is_whole_image(int fd) {
   struct stat status{};
-  erofs::Superblock super{};
-  return ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && read_superblock(fd, super) &&
-         std::cmp_equal(status.st_size, std::uint64_t{super.blocks} * erofs::kBlockSize);
+  const auto super = read_superblock(fd);
+  return ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && super &&
+         std::cmp_equal(status.st_size, std::uint64_t{super->blocks} * erofs::kBlockSize);
 }
 
 Result<bool> has_opaque_root(int fd) {
-  erofs::Superblock super{};
   erofs::Inode root{};
-  if (!read_superblock(fd, super)) {
-    return fail("a layer's image has no EROFS superblock");
+  const auto super = read_superblock(fd);
+  if (!super) {
+    return std::unexpected(super.error());
   }
-  const std::uint64_t offset = std::uint64_t{super.meta_blkaddr} * erofs::kBlockSize +
-                               std::uint64_t{super.root_nid} * erofs::kSlotSize;
+  const std::uint64_t offset = std::uint64_t{super->meta_blkaddr} * erofs::kBlockSize +
+                               std::uint64_t{super->root_nid} * erofs::kSlotSize;
   if (!read_value(fd, root, offset)) {
     return fail("a layer's image has no root directory");
   }
@@ -63,8 +67,8 @@ Result<bool> has_opaque_root(int fd) {
     return false;
   }
   std::string entries(std::size_t{root.i_xattr_icount - 1U} * erofs::kXattrAlignment, '\0');
-  if (!read_at(fd, std::as_writable_bytes(std::span(entries)),
-               offset + sizeof(erofs::Inode) + sizeof(erofs::XattrHeader))) {
+  if (!read_image_at(fd, std::as_writable_bytes(std::span(entries)),
+                     offset + sizeof(erofs::Inode) + sizeof(erofs::XattrHeader))) {
     return fail("a layer's image is cut off in its root directory");
   }
   return contains_opaque_xattr(entries);

@@ -24,7 +24,7 @@
 namespace msb::oci {
 
 // To be raised with every change of the images that the writer makes from a layer.
-inline constexpr int kErofsWriterVersion = 2;
+inline constexpr int kErofsWriterVersion = 3;
 
 // What came of it.
 struct ErofsImage {

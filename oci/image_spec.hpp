@@ -18,7 +18,8 @@ namespace msb::oci {
 // Bounds on what a document may ask for. Registries refuse manifests over 4 MiB.
 inline constexpr std::size_t kMaxDocumentSize = 4U << 20;  // bytes
 inline constexpr std::size_t kMaxDocumentDepth = 64;       // nested objects and arrays
-inline constexpr std::size_t kMaxLayers = 500;
+// overlayfs stacks 500 (OVL_MAX_STACK), and one may be ours (implied_directories.hpp).
+inline constexpr std::size_t kMaxLayers = 499;
 inline constexpr std::size_t kMaxIndexEntries = 4096;
 
 // The platform of our guests, in the names of Go that images use (image-index.md, "platform").

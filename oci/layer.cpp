@@ -35,15 +35,7 @@ class VerifiedSource final : public PieceSource {
 
   // Reads on to the end.
   Result<void> drain() {
-    for (;;) {
-      const auto piece = next();
-      if (!piece) {
-        return std::unexpected(piece.error());
-      }
-      if (piece->empty()) {
-        return {};
-      }
-    }
+    return for_each_piece(*this, [](std::span<const std::byte>) { return Result<void>(); });
   }
 
   [[nodiscard]] std::uint64_t size() const { return size_; }

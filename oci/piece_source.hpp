@@ -19,4 +19,22 @@ class PieceSource {
   virtual Result<std::span<const std::byte>> next() = 0;
 };
 
+// Calls `visit` with every piece up to the end; it returns Result<void>, and its failure ends the
+// reading as the source's does.
+template <typename Visit>
+Result<void> for_each_piece(PieceSource& source, Visit visit) {
+  for (;;) {
+    const auto piece = source.next();
+    if (!piece) {
+      return std::unexpected(piece.error());
+    }
+    if (piece->empty()) {
+      return {};
+    }
+    if (Result<void> visited = visit(*piece); !visited) {
+      return visited;
+    }
+  }
+}
+
 }  // namespace msb::oci

@@ -158,6 +158,31 @@ bool contains_opaque_xattr(std::string_view entries) {
   return false;
 }
 
+std::map<std::string, std::string> decode_xattrs(std::string_view entries) {
+  std::map<std::string, std::string> xattrs;
+  while (entries.size() >= sizeof(erofs::XattrEntry)) {
+    erofs::XattrEntry entry{};
+    std::memcpy(&entry, entries.data(), sizeof entry);
+    const std::size_t length = sizeof entry + entry.e_name_len + entry.e_value_size;
+    if (length > entries.size()) {
+      break;
+    }
+    for (const Namespace& candidate : kNamespaces) {
+      if (static_cast<std::uint8_t>(candidate.index) == entry.e_name_index) {
+        std::string name(candidate.prefix);
+        name += entries.substr(sizeof entry, entry.e_name_len);
+        xattrs[std::move(name)] =
+            entries.substr(sizeof entry + entry.e_name_len, entry.e_value_size);
+      }
+    }
+    const std::size_t aligned =
+        (length + erofs::kXattrAlignment - 1) / erofs::kXattrAlignment * erofs::kXattrAlignment;
+    entries.remove_prefix(std::min(aligned, entries.size()));
+  }
+  xattrs.erase(std::string(kTrusted) + std::string(kOverlayOpaque));
+  return xattrs;
+}
+
 std::size_t xattr_body_size(std::size_t entries_size) {
   return entries_size == 0 ? 0 : sizeof(erofs::XattrHeader) + entries_size;
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -41,6 +42,10 @@ std::uint16_t permissions_with(std::uint16_t permissions, std::span<const Xattr>
 // The entry that makes a directory opaque for overlayfs (Documentation/filesystems/overlayfs.rst,
 // "Whiteouts and opaque directories").
 std::string encode_opaque_xattr();
+
+// The attributes that `entries` (of encode_xattrs' form) hold, those of encode_opaque_xattr() and
+// of unknown namespaces left out.
+std::map<std::string, std::string> decode_xattrs(std::string_view entries);
 
 // Whether `entries` (of encode_xattrs' form) contain the one of encode_opaque_xattr().
 bool contains_opaque_xattr(std::string_view entries);

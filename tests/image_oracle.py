@@ -22,9 +22,7 @@ DIFFERENCES = {
     "links of a directory": "overlayfs says 1 for a directory that several layers have (overlayfs.rst, 'Non-standard behavior')",
     "size of a directory": "file systems count it in their own ways",
     "access and change times": "layers say nothing about them",
-    "implied directories": "a directory that the topmost layer which has something in it does not list: umoci keeps what "
-                           "lower layers said, or makes it with 0755 of root at the time of unpacking; layers of ours are "
-                           "converted once, not knowing what lies below, so it is 0755 of root with the time 0",
+    "the time of directories that no layer lists": "umoci makes them at the time of unpacking; ours have the time 0",
     "a directory's time, where umoci's is that of unpacking": "umoci puts back the time of the directory that an entry lies in, "
                                                               "but not of those above it in which it made a parent, nor of "
                                                               "those in which a whiteout took something away",
@@ -215,9 +213,10 @@ def layer_tars(image):
                 yield tar
 
 
-def implied_directories(image):
-    """Directories that the topmost layer with something in them does not list."""
+def implied_directories(image, on_top=True):
+    """Directories that no layer lists; without what msb-vmm puts `on_top`: that the topmost layer which has them does not."""
     implied = {b""}
+    known = set()
     for tar in layer_tars(image):
         listed, parents = set(), {b""}
         for member in tar:
@@ -227,7 +226,8 @@ def implied_directories(image):
             while name:
                 name = name.rpartition(b"/")[0]
                 parents.add(name)
-        implied = (implied | parents) - listed
+        known |= listed
+        implied = (implied | parents) - (known if on_top else listed)
     return implied
 
 

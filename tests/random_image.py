@@ -38,18 +38,21 @@ def random_metadata(random):
 
 
 class LayerWriter:
-    def __init__(self, random, tar, below):
-        self.random, self.tar, self.below = random, tar, below
+    """`lists_all`: every directory of a layer gets an entry."""
+
+    def __init__(self, random, tar, below, lists_all):
+        self.random, self.tar, self.below, self.lists_all = random, tar, below, lists_all
         self.mine = set()  # paths that this layer has given
         self.listed = {b""}  # its directories
         self.files = []  # what can be linked to
 
     def list_parents(self, path):
-        """Every directory of a layer gets its entry: what a missing one means is a test of its own."""
         parts = path.split(b"/")[:-1]
         for depth in range(1, len(parts) + 1):
             parent = b"/".join(parts[:depth])
-            if parent not in self.listed:
+            if self.below.kinds.get(parent) == "directory" and not self.lists_all and self.random.random() < 0.6:
+                self.mine.add(parent)  # as it is below
+            elif parent not in self.listed:
                 self.add_directory(parent)
 
     def add_directory(self, path):
@@ -121,6 +124,9 @@ class LayerWriter:
                 self.below.remove(path)
 
     def empty(self, path):
+        # What of this layer is in it already may stand for directories that the layers below describe.
+        if not self.lists_all and any(name.startswith(path + b"/") for name in self.mine):
+            return
         self.list_parents(path)
         self.add_directory(path)
         self.tar.opaque(path)
@@ -129,13 +135,28 @@ class LayerWriter:
                                                                        for own in self.mine)}
 
 
-def random_layers(random):
+def random_layers(random, lists_all=True, prefix=b""):
+    """`lists_all`: every layer lists its directories; else each directory is listed by some layer. `prefix`: where the tree is."""
     below = Below()
     tars = []
     for number in range(random.randrange(1, 6)):
-        tar = root() if number == 0 else RawTar().directory("./", mtime=f"{EPOCH + number}.5")
-        writer = LayerWriter(random, tar, below)
+        tar = RawTar(prefix)
+        if number == 0 and not prefix:
+            tar = root()
+        elif number == 0 or lists_all or random.random() < 0.5:
+            tar.directory("./", mode=random.choice([0o755, 0o700]), mtime=f"{EPOCH + number}.5")
+        writer = LayerWriter(random, tar, below, lists_all)
         for _ in range(random.randrange(5, 40)):
             writer.add_something()
         tars.append(tar)
+    return tars
+
+
+def random_trees(random, count):
+    """One image with many random trees in directories of their own, whose layers do not list all directories."""
+    trees = [random_layers(random, lists_all=False, prefix=b"tree-%d/" % number) for number in range(count)]
+    tars = [root()] + [RawTar() for _ in range(max(map(len, trees)) - 1)]
+    for layers in trees:
+        for tar, layer in zip(tars, layers):
+            tar.parts += layer.parts
     return tars

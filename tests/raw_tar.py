@@ -65,15 +65,21 @@ def pax_record(key, value):
 
 
 class RawTar:
-    """Entries in the order they are added; names are bytes or text. Every method gives the tar back."""
+    """Entries in the order they are added; names are bytes or text. Every method gives the tar back.
 
-    def __init__(self):
+    `prefix` goes before every name, and before what hard links name.
+    """
+
+    def __init__(self, prefix=b""):
+        self.prefix = prefix
         self.parts = []
 
     def add(self, name, kind=b"0", content=b"", mode=0o644, owner=(0, 0), mtime=EPOCH, link=b"", device=(0, 0),
             xattrs=None, pax=(), form="ustar", long_names="pax", prefix=b""):
         """`mtime`: seconds, or text with a fraction, which then stands in a pax record. `long_names`: "pax" or "gnu"."""
-        name, link = to_bytes(name), to_bytes(link)
+        name, link = self.prefix + to_bytes(name), to_bytes(link)
+        if kind == b"1":
+            link = self.prefix + link
         records = [(to_bytes(key), to_bytes(value)) for key, value in pax]
         records += [(b"SCHILY.xattr." + to_bytes(key), value) for key, value in (xattrs or {}).items()]
         if isinstance(mtime, str):

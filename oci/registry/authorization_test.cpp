@@ -54,7 +54,7 @@ struct TokenRegistry {
   }};
 };
 
-TestServer::Handler basic_registry(std::string authorization) {
+TestServer::Handler basic_registry(const std::string& authorization) {
   return [=](const ServerRequest& request, ServerConnection& connection) {
     if (request.header("authorization") != authorization) {
       connection.reply(401, "", {{"WWW-Authenticate", "Basic realm=\"r\""}});
@@ -164,6 +164,7 @@ TEST_CASE("threads whose token expires together fetch one new token") {
   CHECK(registry.manifest("1"));
   server.valid = 2;
   std::vector<std::thread> threads;
+  threads.reserve(8);
   std::atomic<int> fetched = 0;
   for (int i = 0; i < 8; ++i) {
     threads.emplace_back([&] { fetched += registry.manifest("1").has_value() ? 1 : 0; });

@@ -47,7 +47,7 @@ std::vector<std::string> keys_of(const Json& object, const std::string& registry
       keys.push_back(key);
     }
   }
-  std::ranges::stable_partition(
+  std::ranges::partition(
       keys, [own = docker_config_key(registry)](const std::string& key) { return key == own; });
   return keys;
 }

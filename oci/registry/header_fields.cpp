@@ -163,9 +163,9 @@ std::optional<std::chrono::seconds> parse_retry_after(std::string_view field,
   if (date < 0) {
     return std::nullopt;
   }
-  const auto seconds =
-      std::chrono::ceil<std::chrono::seconds>(std::chrono::system_clock::from_time_t(date) - now);
-  return std::clamp(seconds, std::chrono::seconds(0), std::chrono::seconds(kLongest));
+  // In whole seconds: the clock's nanoseconds do not reach as far as dates do.
+  const std::chrono::seconds wait(date - std::chrono::system_clock::to_time_t(now));
+  return std::clamp(wait, std::chrono::seconds(0), std::chrono::seconds(kLongest));
 }
 
 std::optional<ContentRange> parse_content_range(std::string_view field) {

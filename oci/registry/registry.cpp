@@ -185,15 +185,12 @@ Result<std::string> Registry::document(const Descriptor& descriptor) const {
   const auto source = blob(descriptor);
   std::string content;
   content.reserve(static_cast<std::size_t>(descriptor.size));
-  while (true) {
-    const auto piece = source->next();
-    if (!piece) {
-      return std::unexpected(piece.error());
-    }
-    if (piece->empty()) {
-      break;
-    }
-    content.append(reinterpret_cast<const char*>(piece->data()), piece->size());
+  const auto read = for_each_piece(*source, [&](std::span<const std::byte> piece) {
+    content.append(reinterpret_cast<const char*>(piece.data()), piece.size());
+    return Result<void>();
+  });
+  if (!read) {
+    return std::unexpected(read.error());
   }
   const Digest found = Digest::of(std::as_bytes(std::span(content)));
   if (found != descriptor.digest) {

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -71,11 +72,12 @@ TEST_CASE("who is to come back in more than a minute is told when") {
 }
 
 TEST_CASE("waiting ends when a stop is requested") {
-  std::stop_source source;
+  // On the heap: g++ 12 takes one on the stack for uninitialized.
+  const auto source = std::make_unique<std::stop_source>();
   // The notice comes right before the wait, which is long.
   const RetryPolicy policy{.first_delay = 1h,
-                           .notice = [&](const std::string&) { source.request_stop(); },
-                           .stop = source.get_token()};
+                           .notice = [&](const std::string&) { source->request_stop(); },
+                           .stop = source->get_token()};
   Retries retries(policy);
   const auto waited = retries.wait_after(failure(Failure::Kind::kTransient));
   REQUIRE_FALSE(waited);

@@ -62,21 +62,16 @@ Result<Fd> spool_into(int directory, PieceSource& source) {
   }
   const LayerLimits limits;
   std::uint64_t size = 0;
-  for (;;) {
-    const auto piece = source.next();
-    if (!piece) {
-      return std::unexpected(piece.error());
-    }
-    if (piece->empty()) {
-      break;
-    }
-    if (size + piece->size() > limits.tar_bytes) {
+  auto spooled = for_each_piece(source, [&](std::span<const std::byte> piece) -> Result<void> {
+    if (size + piece.size() > limits.tar_bytes) {
       return fail("the archive is longer than {} bytes", limits.tar_bytes);
     }
-    if (auto written = write_at(draft->fd(), *piece, size); !written) {
-      return std::unexpected(written.error());
-    }
-    size += piece->size();
+    auto written = write_at(draft->fd(), piece, size);
+    size += piece.size();
+    return written;
+  });
+  if (!spooled) {
+    return std::unexpected(spooled.error());
   }
   Fd copy(::fcntl(draft->fd(), F_DUPFD_CLOEXEC, 0));
   if (!copy) {
@@ -243,16 +238,11 @@ Result<std::string> Archive::read(const Range& range) const {
   }
   std::string content;
   FileSource source(file_.get(), range.offset, range.length);
-  for (;;) {
-    const auto piece = source.next();
-    if (!piece) {
-      return std::unexpected(piece.error());
-    }
-    if (piece->empty()) {
-      return content;
-    }
-    content.append(reinterpret_cast<const char*>(piece->data()), piece->size());
-  }
+  auto read = for_each_piece(source, [&](std::span<const std::byte> piece) -> Result<void> {
+    content.append(reinterpret_cast<const char*>(piece.data()), piece.size());
+    return {};
+  });
+  return read ? Result<std::string>(std::move(content)) : std::unexpected(read.error());
 }
 
 Result<std::string> Archive::read(const std::string& name) const {

@@ -108,35 +108,32 @@ class TarWriter {
   std::uint64_t written_ = 0;  // bytes of the current file
 };
 
-// Reads a blob to its end, checked against its digest and size; `visit` gets every piece.
+// Reads `source` to its end; `visit` gets every piece. Fails, after that, when the content is not
+// of `digest`, for which `name` is what the store has.
+template <typename Visit>
+Result<void> read_verified(PieceSource& source, const Digest& digest, const std::string& name,
+                           Visit visit) {
+  Hasher hasher;
+  auto read = for_each_piece(source, [&](std::span<const std::byte> piece) {
+    hasher.update(piece);
+    return visit(piece);
+  });
+  if (read && hasher.finish() != digest) {
+    return fail("{} of the store is damaged; pull the image again", name);
+  }
+  return read;
+}
+
 template <typename Visit>
 Result<void> read_blob(Store& store, const Descriptor& descriptor, Visit visit) {
   const auto source = store.blobs().blob(descriptor);
   if (!source) {
     return std::unexpected(source.error());
   }
-  Hasher hasher;
-  for (;;) {
-    const auto piece = (*source)->next();
-    if (!piece) {
-      return std::unexpected(piece.error());
-    }
-    if (piece->empty()) {
-      break;
-    }
-    hasher.update(*piece);
-    if (auto visited = visit(*piece); !visited) {
-      return visited;
-    }
-  }
-  if (const Digest found = hasher.finish(); found != descriptor.digest) {
-    return fail("blob {} of the store is damaged: its content is {}; pull the image again",
-                descriptor.digest.to_string(), found.to_string());
-  }
-  return {};
+  return read_verified(**source, descriptor.digest, "blob " + descriptor.digest.to_string(), visit);
 }
 
-// The same of the tar that a layer unpacks to, checked against its diff ID.
+// The tar that a layer unpacks to.
 template <typename Visit>
 Result<void> read_tar(Store& store, const Layer& layer, Visit visit) {
   const auto blob = store.blobs().blob(layer.blob);
@@ -144,25 +141,7 @@ Result<void> read_tar(Store& store, const Layer& layer, Visit visit) {
     return std::unexpected(blob.error());
   }
   const auto tar = make_decompressor(layer.compression, **blob);
-  Hasher hasher;
-  for (;;) {
-    const auto piece = tar->next();
-    if (!piece) {
-      return std::unexpected(piece.error());
-    }
-    if (piece->empty()) {
-      break;
-    }
-    hasher.update(*piece);
-    if (auto visited = visit(*piece); !visited) {
-      return visited;
-    }
-  }
-  if (const Digest found = hasher.finish(); found != layer.diff_id) {
-    return fail("layer {} of the store is damaged; pull the image again",
-                layer.blob.digest.to_string());
-  }
-  return {};
+  return read_verified(*tar, layer.diff_id, "layer " + layer.blob.digest.to_string(), visit);
 }
 
 // What was loaded of one image.

@@ -12,6 +12,7 @@
 
 #include "oci/erofs_reader.hpp"
 #include "oci/erofs_writer.hpp"
+#include "oci/implied_directories.hpp"
 #include "oci/store/draft.hpp"
 
 namespace msb::oci {
@@ -144,6 +145,13 @@ Result<std::vector<Fd>> LayerCache::open_layers(ImageSource& source, const Image
       opened.clear();
     }
     opened.push_back(std::move(*fd));
+  }
+  auto directories = make_directory_layer(opened);
+  if (!directories) {
+    return std::unexpected(directories.error().within(fmt::format("layer cache '{}'", path_)));
+  }
+  if (*directories) {
+    opened.push_back(std::move(**directories));
   }
   return opened;
 }

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converted layers, mounted by this host's kernel as the guest's does it, are what `umoci unpack` makes of the image."""
+"""Converted layers, mounted by this host's kernel as the guest's does it, are what `umoci unpack` makes of the image.
+
+Without the layer that msb-vmm puts on top where layers do not list their directories: tests/e2e compares that.
+"""
 
 import os
 import random
@@ -35,7 +38,7 @@ def compare(image, directory, lister):
     for layer in layers:
         image_oracle.check_file_system(layer)
     ours = image_oracle.tree_of_layers(layers, directory, lister)
-    image_oracle.assert_equal(theirs, ours, implied=image_oracle.implied_directories(image), unpacked_since=started)
+    image_oracle.assert_equal(theirs, ours, implied=image_oracle.implied_directories(image, on_top=False), unpacked_since=started)
     assert len(ours) > 3
 
 
