@@ -18,6 +18,7 @@ class OutputFile {
   OutputFile(OutputFile&& other) noexcept
       : path_(std::move(other.path_)),
         temporary_(std::exchange(other.temporary_, {})),
+        unnamed_(other.unnamed_),
         fd_(std::move(other.fd_)) {}
   OutputFile& operator=(OutputFile&&) = delete;
   OutputFile(const OutputFile&) = delete;
@@ -30,11 +31,15 @@ class OutputFile {
   Result<void> finish();
 
  private:
-  OutputFile(std::string path, std::string temporary, Fd fd)
-      : path_(std::move(path)), temporary_(std::move(temporary)), fd_(std::move(fd)) {}
+  OutputFile(std::string path, std::string temporary, Fd fd, bool unnamed = false)
+      : path_(std::move(path)),
+        temporary_(std::move(temporary)),
+        unnamed_(unnamed),
+        fd_(std::move(fd)) {}
 
   std::string path_;
   std::string temporary_;  // the file's name until then; empty where it has none of its own
+  bool unnamed_;           // it has no name at all until then
   Fd fd_;
 };
 
