@@ -5,10 +5,16 @@ import json
 import subprocess
 
 import pytest
-from conftest import TIMEOUT, image_with, read_output
+from conftest import TIMEOUT, Vmm, image_with, read_output
 from msb import MSB
 
 NAME = "sandbox.test/used:v1"
+
+
+@pytest.fixture
+def vmm(tmp_path):
+    """With a store of its own: pruning would take the layers that other tests have converted."""
+    return Vmm(tmp_path / "home")
 
 
 @pytest.fixture
@@ -21,9 +27,7 @@ def msb(vmm, layout):
         return result.stdout.decode()
 
     run("load", "--quiet", "--name", NAME, "-i", image_with(layout).rpartition(":")[0])
-    yield run
-    if NAME in run("image", "list", "--format", "json"):
-        run("image", "remove", NAME)
+    return run
 
 
 def test_an_image_of_the_store_runs_by_its_name_and_by_its_digest(vmm, msb):
