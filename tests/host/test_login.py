@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`msb login` and `msb logout`, and the programs that keep credentials for them."""
 
-import base64
 import json
 import os
 import stat
@@ -9,7 +8,7 @@ import stat
 import pytest
 from pseudo_terminal import Terminal
 from registry.bed import PASSWORD, USER
-from test_pull_auth import BASIC, configure, know
+from test_pull_auth import BASIC, configure
 
 HELPER = """#!/bin/sh
 # Keeps one secret for each registry, in files of the test.

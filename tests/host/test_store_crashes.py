@@ -10,7 +10,7 @@ import time
 import pytest
 from registry.content import Image, noise, tar_of, write_layout
 
-ROUNDS = 100 if os.environ.get("MSB_TEST_FULL") == "1" else 15
+ROUNDS = 100 if os.environ.get("MSB_TEST_FULL") == "1" else 10
 
 
 @pytest.fixture(scope="module")
