@@ -42,7 +42,7 @@ class ProgressDisplay final : public oci::Progress {
   ~ProgressDisplay() override;
 
   void begin(const std::vector<oci::Layer>& layers) override;
-  void update(std::size_t layer, oci::LayerState state, std::uint64_t received) override;
+  void update(std::size_t index, oci::LayerState state, std::uint64_t received) override;
 
   // A sentence for the user, above what moves. Not when quiet.
   void notice(const std::string& sentence);

@@ -87,6 +87,9 @@ Result<Image> load_image(ImageSource& source, const Descriptor& descriptor) {
   if (!manifest) {
     return std::unexpected(manifest.error().within("manifest " + descriptor.digest.to_string()));
   }
+  if (auto checked = check_config_type(manifest->config.media_type); !checked) {
+    return std::unexpected(checked.error());
+  }
   const auto config_text = source.document(manifest->config);
   if (!config_text) {
     return std::unexpected(config_text.error());

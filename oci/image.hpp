@@ -72,6 +72,6 @@ Result<Descriptor> find_manifest(ImageSource& source, const Descriptor& start);
 // The image that a manifest describes. Fails with a sentence that names the document when one is
 // missing, wrong, for another platform, has a layer of an unsupported media type, or when the
 // numbers of layers and diff IDs differ.
-Result<Image> load_image(ImageSource& source, const Descriptor& manifest);
+Result<Image> load_image(ImageSource& source, const Descriptor& descriptor);
 
 }  // namespace msb::oci

@@ -22,6 +22,14 @@ constexpr std::array<std::string_view, 2> kManifestTypes = {
     kManifestMediaType,
     "application/vnd.docker.distribution.manifest.v2+json",
 };
+constexpr std::array<std::string_view, 5> kConfigTypes = {
+    kConfigMediaType,
+    "application/vnd.docker.container.image.v1+json",
+    // What registries and clients of Docker's early days put there.
+    "application/octet-stream",
+    "application/json",
+    "",
+};
 constexpr std::array<std::pair<std::string_view, Compression>, 5> kLayerTypes = {{
     {kLayerMediaType, Compression::kNone},
     {kGzipLayerMediaType, Compression::kGzip},
@@ -151,6 +159,14 @@ bool is_index(std::string_view media_type) {
 
 bool is_manifest(std::string_view media_type) {
   return std::ranges::find(kManifestTypes, media_type) != kManifestTypes.end();
+}
+
+Result<void> check_config_type(std::string_view media_type) {
+  if (std::ranges::find(kConfigTypes, media_type) == kConfigTypes.end()) {
+    return fail("it is no image, for its configuration is of media type '{}'",
+                printable(media_type));
+  }
+  return {};
 }
 
 Compression detect_compression(std::string_view first_bytes) {

@@ -106,6 +106,10 @@ struct ImageConfig {
 [[nodiscard]] bool is_index(std::string_view media_type);
 [[nodiscard]] bool is_manifest(std::string_view media_type);
 
+// Fails, by name, where a manifest's configuration says that it describes something else than an
+// image: a chart, a plugin, a signature (image-spec, manifest.md, "Guidelines for Artifact Usage").
+[[nodiscard]] Result<void> check_config_type(std::string_view media_type);
+
 // Fails for what is not a layer of ours, by name: encrypted layers, foreign ("nondistributable")
 // layers, artifacts.
 [[nodiscard]] Result<Compression> layer_compression(std::string_view media_type);

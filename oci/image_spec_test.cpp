@@ -205,6 +205,19 @@ TEST_CASE("media types of layers give their compression, others are refused by n
   }
 }
 
+TEST_CASE("configurations of images are told from those of other artifacts") {
+  CHECK(check_config_type("application/vnd.oci.image.config.v1+json"));
+  CHECK(check_config_type("application/vnd.docker.container.image.v1+json"));
+  CHECK(check_config_type("application/octet-stream"));
+  for (const std::string type :
+       {"application/vnd.cncf.helm.config.v1+json", "application/vnd.docker.plugin.v1+json",
+        "application/vnd.oci.empty.v1+json"}) {
+    const auto checked = check_config_type(type);
+    REQUIRE_FALSE(checked);
+    CHECK(checked.error().message.find(type) != std::string::npos);
+  }
+}
+
 TEST_CASE("layout marker of another version is refused") {
   CHECK(check_layout_marker(R"({"imageLayoutVersion":"1.0.0"})"));
   CHECK_FALSE(check_layout_marker(R"({"imageLayoutVersion":"2.0.0"})"));

@@ -263,6 +263,18 @@ Failure HttpChannel::failure() const {
                          .error(),
             .kind = Failure::Kind::kNoTls};
   }
+  long proxy_status = 0;  // of a CONNECT
+  ::curl_easy_getinfo(easy.get(), CURLINFO_HTTP_CONNECTCODE, &proxy_status);
+  constexpr long kFirstError = 400;
+  constexpr long kFirstServerError = 500;
+  if (proxy_status >= kFirstError) {
+    return {.error = fail("the proxy of the environment does not connect to '{}' ({}); check "
+                          "HTTPS_PROXY, or add the host to NO_PROXY",
+                          authority, reason)
+                         .error(),
+            .kind = proxy_status < kFirstServerError ? Failure::Kind::kFinal
+                                                     : Failure::Kind::kTransient};
+  }
   const Failure::Kind kind = kind_of(code);
   return {
       .error = fail("the connection to '{}' failed ({}){}", authority, reason,
