@@ -2,12 +2,14 @@
 // msb: images and, to come, sandboxes from the command line.
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdlib>
 #include <functional>
 #include <map>
+#include <ranges>
 #include <string>
 #include <vector>
 
@@ -35,18 +37,33 @@ struct Words {
   cli::PruneWords prune;
 };
 
+// An option whose value is one of a few words.
+template <typename Value>
+CLI::Option* add_choice(CLI::App& command, const std::string& name, Value& value,
+                        const std::map<std::string, Value>& choices, const std::string& help) {
+  const auto choose = [&value, choices, name](const std::string& word) {
+    const auto choice = choices.find(word);
+    if (choice == choices.end()) {
+      const auto words = std::views::keys(choices);
+      throw CLI::ValidationError(
+          name, fmt::format("\"{}\" is not one of {}", word, fmt::join(words, ", ")));
+    }
+    value = choice->second;
+  };
+  return command.add_option_function<std::string>(name, choose, help);
+}
+
 void add_format(CLI::App& command, cli::Format& format) {
-  const std::map<std::string, cli::Format> names = {{"table", cli::Format::kTable},
-                                                    {"json", cli::Format::kJson}};
-  command.add_option("--format", format, "How to print: table or json")
-      ->transform(CLI::CheckedTransformer(names, CLI::ignore_case).description(""))
+  add_choice(command, "--format", format,
+             {{"table", cli::Format::kTable}, {"json", cli::Format::kJson}},
+             "How to print: table or json")
       ->type_name("FORMAT");
 }
 
 void add_references(CLI::App& command, std::vector<std::string>& references) {
   command.add_option("image", references, "References, or first digits of digests")
       ->required()
-      ->type_name("IMAGE...");
+      ->type_name("IMAGE");
 }
 
 void add_pull(CLI::App& app, Words& words) {
@@ -61,7 +78,7 @@ void add_pull(CLI::App& app, Words& words) {
   add_format(*pull, words.pull.format);
   pull->add_option("image", words.pull.references, "References, for example python:3.12-slim")
       ->required()
-      ->type_name("IMAGE...");
+      ->type_name("IMAGE");
   pull->callback([&] { words.command = [&] { return cli::pull(words.pull); }; });
 }
 
@@ -116,15 +133,14 @@ void add_archive_commands(CLI::App& app, Words& words) {
   add_format(*load, words.load.format);
   load->callback([&] { words.command = [&] { return cli::load(words.load); }; });
 
-  const std::map<std::string, oci::ArchiveKind> kinds = {
-      {"oci-archive", oci::ArchiveKind::kOci}, {"docker-archive", oci::ArchiveKind::kDocker}};
   CLI::App* save = app.add_subcommand("save", "Save images as an archive.");
   save->add_option("-o,--output", words.save.output, "The archive, or - for standard output")
       ->required()
       ->type_name("FILE");
-  save->add_option("--type", words.save.kind,
-                   "oci-archive (the default; keeps every digest) or docker-archive")
-      ->transform(CLI::CheckedTransformer(kinds).description(""))
+  add_choice(
+      *save, "--type", words.save.kind,
+      {{"oci-archive", oci::ArchiveKind::kOci}, {"docker-archive", oci::ArchiveKind::kDocker}},
+      "oci-archive (the default; keeps every digest) or docker-archive")
       ->type_name("TYPE");
   add_references(*save, words.save.references);
   save->callback([&] { words.command = [&] { return cli::save(words.save); }; });
@@ -166,9 +182,16 @@ int main(int argc, char** argv) {
   } catch (const CLI::Success& success) {
     return app.exit(success);
   } catch (const CLI::ParseError& error) {
+    std::string command = "msb";
+    for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+      at = at->get_subcommands().front();
+      command += " " + at->get_name();
+    }
     const bool unknown = argc > 1 && argv[1][0] != '-' && app.get_subcommands().empty();
-    cli::complain(unknown ? fmt::format("there is no command \"{}\"; see `msb --help`", argv[1])
-                          : fmt::format("{}; see `msb --help`", error.what()));
+    cli::complain(fmt::format(
+        "{}; see `{} --help`",
+        unknown ? fmt::format("there is no command \"{}\"", argv[1]) : std::string(error.what()),
+        command));
     return cli::kExitUsage;
   }
   const auto done = words.command();

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// libFuzzer target: the documents of an image. The first byte chooses which one the rest is; for an
-// image, a zero byte stands between manifest and configuration.
-#include <algorithm>
+// libFuzzer target: the documents of an image. The first byte chooses which one the rest is, or
+// that it is several, with zero bytes between them: indexes, a manifest and a configuration.
 #include <cstdint>
 #include <cstdlib>
+#include <memory>
+#include <string>
 #include <string_view>
-#include <utility>
 
 #include "oci/digest.hpp"
+#include "oci/image.hpp"
 #include "oci/image_spec.hpp"
-#include "oci/layout.hpp"
 
 namespace msb::oci {
 namespace {
@@ -21,9 +21,10 @@ enum class Document : std::uint8_t {
   kConfig,
   kImage,
   kDigest,
-  kMediaType
+  kMediaType,
+  kNested
 };
-constexpr unsigned kDocuments = 7;
+constexpr unsigned kDocuments = 8;
 
 void require(bool condition) {
   if (!condition) {
@@ -42,22 +43,47 @@ void check_index(std::string_view json) {
   require(!index || index->entries.size() <= kMaxIndexEntries);
 }
 
-void check_image(std::string_view documents) {
-  const auto zero = documents.find('\0');
-  const auto manifest = parse_manifest(documents.substr(0, zero));
-  auto config = parse_config(zero == std::string_view::npos ? std::string_view()
-                                                            : documents.substr(zero + 1));
-  if (!manifest || !config) {
-    return;
+// Gives the documents that zero bytes stand between, one after the other, whatever it is asked for.
+class Documents final : public ImageSource {
+ public:
+  explicit Documents(std::string_view text) : rest_(text) {}
+
+  Result<std::string> document(const Descriptor& /*descriptor*/) override {
+    const auto zero = rest_.find('\0');
+    std::string next(rest_.substr(0, zero));
+    rest_ = zero == std::string_view::npos ? std::string_view() : rest_.substr(zero + 1);
+    return next;
   }
-  require(manifest->layers.size() <= kMaxLayers);
-  const Descriptor descriptor{"", Digest::of({}), 0};
-  const auto image = assemble_image(descriptor, *manifest, std::move(*config));
+
+  Result<std::unique_ptr<PieceSource>> blob(const Descriptor& descriptor) override {
+    return fail("no blob {}", descriptor.digest.to_string());
+  }
+
+ private:
+  std::string_view rest_;
+};
+
+void check_image(ImageSource& source, const Descriptor& manifest) {
+  const auto image = load_image(source, manifest);
   if (image) {
-    require(image->layers.size() == manifest->layers.size());
+    require(image->layers.size() <= kMaxLayers);
     require(image->layers.size() == image->config.diff_ids.size());
-    require(image->config.os.empty() || image->config.os == "linux");
-    require(image->config.architecture.empty() || image->config.architecture == "amd64");
+    require(image->config.os.empty() || image->config.os == kOs);
+    require(image->config.architecture.empty() || image->config.architecture == kArchitecture);
+  }
+}
+
+Descriptor descriptor_of(std::string_view media_type) {
+  return {std::string(media_type), Digest::of({}), 0};
+}
+
+void check_nested(std::string_view text) {
+  Documents source(text);
+  const auto manifest =
+      find_manifest(source, descriptor_of("application/vnd.oci.image.index.v1+json"));
+  if (manifest) {
+    require(is_manifest(manifest->media_type));
+    check_image(source, *manifest);
   }
 }
 
@@ -85,8 +111,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     case Document::kConfig:
       (void)parse_config(text);
       break;
-    case Document::kImage:
-      check_image(text);
+    case Document::kImage: {
+      Documents source(text);
+      check_image(source, descriptor_of("application/vnd.oci.image.manifest.v1+json"));
+      break;
+    }
+    case Document::kNested:
+      check_nested(text);
       break;
     case Document::kDigest:
       check_digest(text);

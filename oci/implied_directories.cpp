@@ -201,6 +201,7 @@ Result<void> Search::describe(const Merged& directory) {
   }
   const auto xattrs = decode_xattrs(*entries);
   std::vector<Xattr> views;
+  views.reserve(xattrs.size());
   for (const auto& [name, value] : xattrs) {
     views.push_back({name, value});
   }
@@ -245,6 +246,7 @@ Result<std::optional<Fd>> make_directory_layer(std::span<const Fd> layers) {
     return std::nullopt;
   }
   std::vector<ErofsTree> trees;
+  trees.reserve(layers.size());
   for (const Fd& layer : layers) {
     const auto tree = ErofsTree::open(layer.get());
     if (!tree) {
