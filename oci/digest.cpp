@@ -7,6 +7,8 @@
 #include <optional>
 #include <stdexcept>
 
+#include "oci/printable.hpp"
+
 namespace msb::oci {
 namespace {
 
@@ -37,7 +39,7 @@ EVP_MD_CTX* as_context(void* context) {
 Result<Digest> Digest::parse(std::string_view text) {
   const auto malformed = [&] {
     return fail("'{}' is not a digest of the form sha256:<64 lowercase hexadecimal digits>",
-                text.substr(0, 128));
+                printable(text, 128));
   };
   if (!text.starts_with(kPrefix) || text.size() != kPrefix.size() + 2 * kSize) {
     return malformed();

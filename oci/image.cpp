@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include "oci/printable.hpp"
+
 namespace msb::oci {
 namespace {
 
@@ -12,8 +14,8 @@ constexpr int kMaxNestedIndexes = 4;
 Result<Image> assemble(const Descriptor& descriptor, const Manifest& manifest, ImageConfig config) {
   if (!(config.os.empty() || config.os == kOs) ||
       !(config.architecture.empty() || config.architecture == kArchitecture)) {
-    return fail("the image is for {}/{}, not for {}/{}", config.os, config.architecture, kOs,
-                kArchitecture);
+    return fail("the image is for {}/{}, not for {}/{}", printable(config.os),
+                printable(config.architecture), kOs, kArchitecture);
   }
   if (manifest.layers.size() != config.diff_ids.size()) {
     return fail("the manifest lists {} layers but the configuration {} diff IDs",
@@ -58,7 +60,7 @@ Result<Descriptor> find_manifest(ImageSource& source, const Descriptor& start) {
     }
     if (!is_index(current.media_type)) {
       return fail("{} is of media type '{}', which is neither an image nor an index",
-                  current.digest.to_string(), current.media_type);
+                  current.digest.to_string(), printable(current.media_type));
     }
     const auto text = source.document(current);
     if (!text) {

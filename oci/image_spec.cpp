@@ -122,7 +122,8 @@ Result<void> check_kind(const Json& document, std::string_view other,
     return std::unexpected(media_type.error());
   }
   if (!media_type->empty() && !is_kind(*media_type)) {
-    return fail("field 'mediaType' is '{}', which is another kind of document", *media_type);
+    return fail("field 'mediaType' is '{}', which is another kind of document",
+                printable(*media_type));
   }
   if (document.contains(other)) {
     return fail(
@@ -181,7 +182,7 @@ Result<Compression> layer_compression(std::string_view media_type) {
       return compression;
     }
   }
-  return fail("layers of media type '{}' are not supported", media_type);
+  return fail("layers of media type '{}' are not supported", printable(media_type));
 }
 
 Result<void> check_layout_marker(std::string_view json) {
@@ -194,7 +195,8 @@ Result<void> check_layout_marker(std::string_view json) {
     return std::unexpected(version.error());
   }
   if (*version != kLayoutVersion) {
-    return fail("layout version '{}' is not supported, only {}", *version, kLayoutVersion);
+    return fail("layout version '{}' is not supported, only {}", printable(*version),
+                kLayoutVersion);
   }
   return {};
 }

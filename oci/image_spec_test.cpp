@@ -155,6 +155,22 @@ TEST_CASE("document that is an index and a manifest at once is refused") {
   CHECK(parse_manifest(both).error().message.find("ambiguous") != std::string::npos);
 }
 
+TEST_CASE("refusal quotes a document's text without its control characters") {
+  const std::string escape = "\\u001b[2J\\n";
+  for (const std::string& message :
+       {layer_compression("a\x1b[2J\nb").error().message,
+        check_layout_marker(fmt::format(R"({{"imageLayoutVersion":"{}"}})", escape))
+            .error()
+            .message,
+        parse_index(fmt::format(R"({{"schemaVersion":2,"mediaType":"{}","manifests":[]}})", escape))
+            .error()
+            .message,
+        Digest::parse("sha256:\x1b[2J\n").error().message}) {
+    CHECK(message.find_first_of("\x1b\n") == std::string::npos);
+    CHECK(message.find("\\x1b[2J") != std::string::npos);
+  }
+}
+
 TEST_CASE("documents with more elements than the limits are refused") {
   const std::string layers = repeat(descriptor("l"), kMaxLayers + 1, ",");
   CHECK(parse_manifest(fmt::format(R"({{"schemaVersion":2,"config":{},"layers":[{}]}})",

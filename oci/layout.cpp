@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "oci/printable.hpp"
+
 namespace msb::oci {
 namespace {
 
@@ -20,10 +22,10 @@ bool is_directory(const std::string& path) {
 
 // The tags of an index as an error message shows them.
 std::string list_tags(const Index& index) {
-  std::vector<std::string_view> tags;
+  std::vector<std::string> tags;
   for (const IndexEntry& entry : index.entries) {
     if (!entry.ref_name.empty()) {
-      tags.emplace_back(entry.ref_name);
+      tags.push_back(printable(entry.ref_name));
     }
   }
   std::ranges::sort(tags);
@@ -117,7 +119,8 @@ Result<const IndexEntry*> Layout::find_tag(const std::optional<std::string>& tag
   }
   const IndexEntry* entry = choose_platform(index_, named(wanted));
   if (entry == nullptr) {
-    return fail("{}: image '{}' is not available for {}/{}", name_, wanted, kOs, kArchitecture);
+    return fail("{}: image '{}' is not available for {}/{}", name_, printable(wanted), kOs,
+                kArchitecture);
   }
   return entry;
 }
