@@ -176,9 +176,9 @@ def test_an_image_whose_stop_signal_there_is_not_is_refused(vmm, layout):
 
 def test_an_images_volumes_are_there_and_what_they_hold_stays(vmm, layout):
     image = image_with(layout, Volumes={"/data/deep/er": {}, "/usr/share/msb-test": {}})
-    result = vmm.run("sh", "-c", "touch /data/deep/er/file && stat -c '%a %u %F' /data/deep/er && ls /usr/share/msb-test",
+    result = vmm.run("sh", "-c", "touch /data/deep/er/file && stat -c '%a %u %F' /data/deep/er && ls /usr/share/msb-test/check",
                      image=image)
-    assert result.stdout.decode().splitlines() == ["755 0 directory", "check"], result.stderr
+    assert result.stdout.decode().splitlines() == ["755 0 directory", "/usr/share/msb-test/check"], result.stderr
 
 
 @pytest.mark.parametrize("volumes, reason", [({"data": {}}, "no absolute path"), ({"/etc/passwd/x": {}}, "volume /etc/passwd/x")])
