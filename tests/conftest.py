@@ -24,6 +24,10 @@ BASE = f"{IMAGES}:base"
 PYTHON = f"{IMAGES}:python"
 TIMEOUT = 90  # seconds; no single run may take longer, even in the emulated host
 
+# A shell lets what it runs in the background ignore interrupts, and programs pass that on to theirs.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # This run's own, so that two runs at once do not see each other's files.
 TEMPORARY = tempfile.TemporaryDirectory(prefix="msb-tests-")
 os.environ["TMPDIR"] = tempfile.tempdir = TEMPORARY.name
