@@ -22,7 +22,8 @@ static struct boot_config config;
  * comes last. */
 static bool boot(struct namespace_init* init, struct failure* failure) {
   if (!root_open_host(&config, failure) || !root_enter(&config, failure) ||
-      !root_make_volumes(&config, failure) || !namespace_start(init, failure) || !mount_system(failure)) {
+      !root_make_volumes(&config, failure) || !namespace_start(init, failure) ||
+      !mount_system(failure)) {
     return false;
   }
   system_start_loopback();
