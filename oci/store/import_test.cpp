@@ -47,9 +47,10 @@ std::string import_error(Store& store, ImageSource& source, const Descriptor& ta
 std::set<std::string> files_of(const TemporaryDirectory& directory) {
   std::set<std::string> files;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(directory / "home")) {
-    if (entry.is_regular_file() && entry.path().filename() != "images.db" &&
-        entry.path().filename() != "store.lock") {
-      files.insert(entry.path().filename());
+    const std::string name = entry.path().filename();
+    // A writer that was killed can leave its journal, which SQLite deals with.
+    if (entry.is_regular_file() && !name.starts_with("images.db") && name != "store.lock") {
+      files.insert(name);
     }
   }
   return files;
