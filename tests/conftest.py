@@ -24,9 +24,12 @@ BASE = f"{IMAGES}:base"
 PYTHON = f"{IMAGES}:python"
 TIMEOUT = 90  # seconds; no single run may take longer, even in the emulated host
 
-# A shell lets what it runs in the background ignore interrupts, and programs pass that on to theirs.
+# A shell lets what it runs in the background ignore interrupts, nohup lets it ignore hang-ups, and programs pass both on to
+# theirs; but not what they handle.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 # This run's own, so that two runs at once do not see each other's files.
 TEMPORARY = tempfile.TemporaryDirectory(prefix="msb-tests-")
