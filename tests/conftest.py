@@ -13,16 +13,15 @@ import tempfile
 import time
 
 import pytest
-from _pytest.runner import runtestprotocol
 
-pytest_plugins = ["registry.fixtures", "msb"]
+pytest_plugins = ["registry.fixtures", "msb", "silence"]
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 MSB_VMM = REPOSITORY / "build/release/bin/msb-vmm"
 IMAGES = REPOSITORY / "build/images"
 BASE = f"{IMAGES}:base"
 PYTHON = f"{IMAGES}:python"
-TIMEOUT = 90  # seconds; no single run may take longer, even in the emulated host
+TIMEOUT = 120  # seconds; no single run may take longer, even in the emulated host
 
 # A shell lets what it runs in the background ignore interrupts, nohup lets it ignore hang-ups, and programs pass both on to
 # theirs; but not what they handle.
@@ -48,8 +47,12 @@ class Vmm:
                                 env=self.environment, **options)
 
     def __call__(self, *arguments, stdin=b"", prefix=()):
-        return subprocess.run([*prefix, MSB_VMM, *arguments], input=stdin, capture_output=True,
-                              timeout=TIMEOUT, env=self.environment, check=False)
+        command = [*prefix, MSB_VMM, *arguments]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   env=self.environment)
+        # Where time is up it goes on, to be looked at, until nothing_left_behind() ends it.
+        out, err = process.communicate(stdin, timeout=TIMEOUT)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def run(self, *command, image=BASE, options=(), stdin=b"", prefix=()):
         return self("run", "--image", image, *options, "--", *command, stdin=stdin, prefix=prefix)
@@ -60,15 +63,14 @@ def vmm():
     return Vmm(os.environ.get("MSB_HOME", REPOSITORY / "build/home"))
 
 
-def read_output(process, size, seconds=60):
+def read_output(process, size, seconds=TIMEOUT):
     """The first `size` bytes of a started program's standard output; fails when they do not come in time."""
     data = b""
     deadline = time.monotonic() + seconds
     while len(data) < size:
         ready, _, _ = select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))
         if not ready:
-            process.kill()
-            raise subprocess.TimeoutExpired(process.args, seconds, data, process.stderr.read())
+            raise subprocess.TimeoutExpired(process.args, seconds, data)
         piece = os.read(process.stdout.fileno(), size - len(data))
         assert piece, f"only {data!r}, then the end; standard error: {process.stderr.read()!r}"
         data += piece
@@ -171,34 +173,3 @@ def image_with(layout, **fields):
     (layout / "index.json").unlink()  # a link to the real one
     (layout / "index.json").write_text(json.dumps(index))
     return f"{layout}:changed"
-
-
-HUNG = []  # (test, what was said), where a guest did not answer and the test ran once more
-
-
-def pytest_runtest_protocol(item, nextitem):
-    """In the emulated host, a test in which nothing happened any more runs once more, and the summary says so.
-
-    About one guest in some hundreds stops there with its processor halted and nothing pending. QEMU's translator is known to
-    run stale code now and then where kernels patch themselves (scripts/emulated-host.d/init.c). Only a time that was up
-    counts: a wrong answer fails at once, and so does a second silence. On real KVM nothing is repeated.
-    """
-    if "MSB_EMULATED_HOST" not in os.environ:
-        return None
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    reports = runtestprotocol(item, nextitem=nextitem, log=False)
-    silent = [str(report.longrepr) for report in reports if report.failed
-              and any(word in str(report.longrepr) for word in ("TimeoutExpired", "TimeoutError"))]
-    if silent:
-        HUNG.append((item.nodeid, silent[0].splitlines()[-1]))
-        item._initrequest()  # fresh fixtures, as a first run has them
-        reports = runtestprotocol(item, nextitem=nextitem, log=False)
-    for report in reports:
-        item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
-
-
-def pytest_terminal_summary(terminalreporter):
-    for test, what in HUNG:
-        terminalreporter.write_line(f"a guest went silent, so it ran once more: {test}: {what[:200]}")

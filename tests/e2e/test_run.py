@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import BASE, PYTHON, Vmm, image_with, machines, message, read_output, wait_until
+from conftest import BASE, PYTHON, TIMEOUT, Vmm, image_with, machines, message, read_output, wait_until
 
 
 def output(result, status=0):
@@ -109,14 +109,14 @@ def test_signals_reach_the_command(vmm, number):
     process = start_and_wait_for_output(vmm, "trap 'echo got; exit 5' INT TERM HUP USR1; echo -n ready; "
                                              "while true; do sleep 0.1; done")
     process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=TIMEOUT)
     assert (out, process.returncode) == (b"got\n", 5)
 
 
 def test_a_command_that_a_signal_ends_has_its_status(vmm):
     process = start_and_wait_for_output(vmm, "echo -n ready; exec sleep 1000")
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=TIMEOUT)
     assert process.returncode == 128 + signal.SIGTERM
 
 
@@ -130,7 +130,7 @@ def test_sigterm_stops_a_command_by_the_signal_that_its_image_or_user_names(vmm,
                                              "trap 'exit 1' TERM; echo -n ready; while true; do sleep 0.1; done",
                                         image=image_with(layout, StopSignal="SIGRTMIN+3"), options=options)
     process.terminate()
-    assert process.communicate(timeout=60) == (bytes(3_000_000), b"")
+    assert process.communicate(timeout=TIMEOUT) == (bytes(3_000_000), b"")
     assert process.returncode == 7
 
 
@@ -138,7 +138,7 @@ IGNORES = f"{QUIET}trap 'echo told' TERM; echo -n ready; while true; do sleep 0.
 
 
 def killed(process, *words):
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=TIMEOUT)
     text = message(subprocess.CompletedProcess(process.args, process.returncode, out, err))
     for word in words:
         assert word in text
@@ -193,7 +193,7 @@ def test_three_interrupts_end_a_command_that_ignores_them(vmm):
     for _ in range(3):
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)  # equal signals that are pending together count once
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130
     assert b"three interrupts" in err
 
@@ -202,7 +202,7 @@ def test_a_reader_that_goes_away_ends_the_writer(vmm):
     process = vmm.start("run", "--image", BASE, "--", "yes")
     assert read_output(process, 2) == b"y\n"
     process.stdout.close()
-    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
+    assert process.wait(timeout=TIMEOUT) == 128 + signal.SIGPIPE
     process.stderr.close()
 
 
@@ -215,7 +215,7 @@ def test_killing_the_launcher_at_any_moment_leaves_nothing(vmm):
             process.wait(timeout=source.uniform(0, 4))
         except subprocess.TimeoutExpired:
             process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=TIMEOUT)
         assert process.returncode in (-number, 128 + number), err
     wait_until(lambda: not machines(), "every msb process has ended")
 
@@ -224,7 +224,7 @@ def test_a_machine_process_that_is_killed_is_reported(vmm):
     process = start_and_wait_for_output(vmm, "echo -n ready; exec sleep 1000")
     [machine] = [pid for pid in machines() if pid != process.pid]
     os.kill(machine, signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 125
     assert b"signal 9" in err
 
