@@ -26,21 +26,37 @@ class DriverNotifier {
   virtual ~DriverNotifier() = default;
   // Used buffers were added (2.3 "Notifications").
   virtual void used_buffers() = 0;
+  // The device's config() gives something else than before: shows it and says so (2.3).
+  virtual void config_changed() = 0;
   // The driver broke the device beyond repair: sets DEVICE_NEEDS_RESET (2.1.2) and says so.
   virtual void needs_reset() = 0;
+};
+
+// What a device has done since it exists, for whoever watches the machine. Directions are the
+// guest's: it reads what the device gives.
+struct DeviceCounters {
+  std::uint64_t requests = 0;       // answered, with whatever answer
+  std::uint64_t errors = 0;         // of these, answered with an error or not understood
+  std::uint64_t bytes_read = 0;     // payload
+  std::uint64_t bytes_written = 0;  // payload
 };
 
 class Device {
  public:
   virtual ~Device() = default;
 
-  // Constant for the life of the device, callable from any thread.
+  // These three are constant for the life of the device, and callable from any thread.
   [[nodiscard]] virtual std::uint32_t type() const = 0;
   [[nodiscard]] virtual std::uint64_t features()
       const = 0;  // without VERSION_1, which the transport adds
   [[nodiscard]] virtual std::span<const std::uint16_t> max_queue_sizes()
       const = 0;  // one per queue
+
+  // The configuration space now, of constant size. Changes only between calls of the transport,
+  // with DriverNotifier::config_changed() behind it while the device is active.
   [[nodiscard]] virtual std::span<const std::byte> config() const = 0;
+  // The driver wrote data.size() bytes at `offset`, which lie in config().
+  virtual void write_config(std::size_t /*offset*/, std::span<const std::byte> /*data*/) {}
 
   // DRIVER_OK: takes one queue per entry of max_queue_sizes() and what the driver accepted.
   // `driver` stays valid.
@@ -51,6 +67,11 @@ class Device {
   // Forgets the driver: closes the queues, and calls `done` once no operation touches guest memory
   // any more. Callable when idle.
   virtual void reset(std::function<void()> done) = 0;
+
+  [[nodiscard]] const DeviceCounters& counters() const { return counters_; }
+
+ protected:
+  DeviceCounters counters_;
 };
 
 }  // namespace msb::virtio

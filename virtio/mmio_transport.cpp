@@ -41,7 +41,6 @@ MmioTransport::MmioTransport(Device& device, const GuestMemory& memory, Register
        {kMmioShmLenLow, kMmioShmLenHigh, kMmioShmBaseLow, kMmioShmBaseHigh}) {
     word(part) = ~std::uint32_t{0};  // 4.2.2: length -1 says that there is no such region
   }
-  // ConfigGeneration stays 0: configurations never change.
   std::ranges::copy(device_.config(), page_.begin() + kMmioConfig);
   show_selected();
 }
@@ -67,8 +66,11 @@ void MmioTransport::read(std::uint64_t offset, std::span<std::byte> data) const 
     return;
   }
   if (offset >= kMmioConfig) {
+    // The device may be changing it on its own thread.
     const auto rest = page_.subspan(offset);
-    std::ranges::copy(rest.first(std::min(data.size(), rest.size())), data.begin());
+    for (std::size_t i = 0; i < std::min(data.size(), rest.size()); ++i) {
+      data[i] = std::atomic_ref(rest[i]).load(std::memory_order_relaxed);
+    }
   } else if (data.size() == kRegisterSize && offset % kRegisterSize == 0) {
     const std::uint32_t value = word(offset);
     std::memcpy(data.data(), &value, sizeof value);
@@ -76,13 +78,42 @@ void MmioTransport::read(std::uint64_t offset, std::span<std::byte> data) const 
 }
 
 void MmioTransport::write(std::uint64_t offset, std::span<const std::byte> data) {
-  // No device of ours has a writable configuration field.
-  if (offset < kMmioConfig && data.size() == kRegisterSize && offset % kRegisterSize == 0) {
+  if (offset >= kMmioConfig) {
+    write_config(offset - kMmioConfig, data);
+  } else if (data.size() == kRegisterSize && offset % kRegisterSize == 0) {
     std::uint32_t value = 0;
     std::memcpy(&value, data.data(), sizeof value);
     write_register(offset, value);
     show_selected();
   }
+}
+
+void MmioTransport::write_config(std::uint64_t offset, std::span<const std::byte> data) {
+  const std::size_t size = device_.config().size();
+  if (offset >= size || data.size() > size - offset) {
+    return;
+  }
+  device_thread_([&](const std::function<void()>& done) {
+    device_.write_config(offset, data);
+    show_config();
+    done();
+  });
+}
+
+// The generation changes before and after (2.5.3), for a driver that reads meanwhile. One that read
+// all of it in between has the interrupt of config_changed() still to come.
+void MmioTransport::show_config() {
+  const std::span<const std::byte> config = device_.config();
+  const auto shown = page_.subspan(kMmioConfig, config.size());
+  if (std::ranges::equal(config, shown)) {
+    return;
+  }
+  const auto generation = word(kMmioConfigGeneration);
+  generation.fetch_add(1, std::memory_order_acq_rel);
+  for (std::size_t i = 0; i < config.size(); ++i) {
+    std::atomic_ref(shown[i]).store(config[i], std::memory_order_relaxed);
+  }
+  generation.fetch_add(1, std::memory_order_acq_rel);
 }
 
 void MmioTransport::write_register(std::uint64_t offset, std::uint32_t value) {
@@ -235,12 +266,18 @@ void MmioTransport::reset() {
 void MmioTransport::kick(std::uint16_t index) {
   if (active_ && index < queues_.size() &&
       (status_.load(std::memory_order_acquire) & kStatusNeedsReset) == 0) {
+    kicks_.fetch_add(1, std::memory_order_relaxed);
     device_.on_queue(index);
   }
 }
 
 void MmioTransport::used_buffers() {
   raise(kMmioInterruptUsedBuffer);
+}
+
+void MmioTransport::config_changed() {
+  show_config();
+  raise(kMmioInterruptConfig);
 }
 
 void MmioTransport::needs_reset() {
@@ -252,6 +289,7 @@ void MmioTransport::needs_reset() {
 }
 
 void MmioTransport::raise(std::uint32_t cause) {
+  interrupts_.fetch_add(1, std::memory_order_relaxed);
   interrupt_status_.fetch_or(cause, std::memory_order_acq_rel);
   raise_interrupt_();
 }

@@ -45,6 +45,12 @@ class MmioTransport final : private DriverNotifier {
   // A kick of queue `index`, on the device's thread. Ignored unless the device is active.
   void kick(std::uint16_t index);
 
+  // How often the driver kicked an active device, and was interrupted. From any thread.
+  [[nodiscard]] std::uint64_t kicks() const { return kicks_.load(std::memory_order_relaxed); }
+  [[nodiscard]] std::uint64_t interrupts() const {
+    return interrupts_.load(std::memory_order_relaxed);
+  }
+
  private:
   struct QueueRegisters {
     QueueGeometry geometry;
@@ -62,7 +68,11 @@ class MmioTransport final : private DriverNotifier {
       const;  // queues may be set up: after FEATURES_OK, before DRIVER_OK
   QueueRegisters* selected_queue();
 
+  void write_config(std::uint64_t offset, std::span<const std::byte> data);
+  void show_config();
+
   void used_buffers() override;
+  void config_changed() override;
   void needs_reset() override;
   void raise(std::uint32_t cause);
 
@@ -81,6 +91,8 @@ class MmioTransport final : private DriverNotifier {
   std::atomic_ref<std::uint32_t> status_;
   std::atomic_ref<std::uint32_t> interrupt_status_;
   bool active_ = false;  // the device's thread only
+  std::atomic<std::uint64_t> kicks_ = 0;
+  std::atomic<std::uint64_t> interrupts_ = 0;
 };
 
 }  // namespace msb::virtio

@@ -134,7 +134,9 @@ TEST_CASE_FIXTURE(Fixture, "writes that no register takes change nothing") {
   const std::string log = device.log;
   for (std::uint64_t offset = 0; offset < kMmioSize + 16; ++offset) {
     for (std::size_t width = 0; width <= 16; ++width) {
-      if (width == 4 && offset % 4 == 0 && offset < kMmioConfig) {
+      const bool in_config =
+          offset >= kMmioConfig && offset + width <= kMmioConfig + device.configuration.size();
+      if ((width == 4 && offset % 4 == 0 && offset < kMmioConfig) || in_config) {
         continue;
       }
       driver.transport.write(
@@ -146,6 +148,33 @@ TEST_CASE_FIXTURE(Fixture, "writes that no register takes change nothing") {
   CHECK(device.log == log);
   CHECK(driver.interrupts == 0);
   CHECK(device.configuration[0] == std::byte{1});
+}
+
+TEST_CASE_FIXTURE(Fixture,
+                  "what the driver writes into the configuration space is the device's to judge") {
+  start();
+  const std::uint32_t generation = driver.read(kMmioConfigGeneration);
+  driver.write(kMmioConfig, 0x0a0b0c0d);
+  CHECK(device.configuration[0] == std::byte{0x0d});
+  CHECK(device.configuration[3] == std::byte{0x0a});
+  CHECK(driver.read(kMmioConfig) == 0x0a0b0c0d);
+  CHECK(driver.read(kMmioConfigGeneration) != generation);
+  CHECK(driver.interrupts == 0);  // it knows
+}
+
+TEST_CASE_FIXTURE(Fixture, "a changed configuration has a new generation, shows and interrupts") {
+  start();
+  const std::uint32_t generation = driver.read(kMmioConfigGeneration);
+  device.configuration[1] = std::byte{0x77};
+  CHECK(driver.read(kMmioConfig) == 0x04030201);
+  device.driver->config_changed();
+  CHECK(driver.read(kMmioConfig) == 0x04037701);
+  CHECK(driver.read(kMmioConfigGeneration) != generation);
+  CHECK(driver.interrupts == 1);
+  CHECK(driver.transport.interrupts() == 1);
+  CHECK(driver.read(kMmioInterruptStatus) == kMmioInterruptConfig);
+  driver.write(kMmioInterruptAck, kMmioInterruptConfig);
+  CHECK(driver.read(kMmioInterruptStatus) == 0);
 }
 
 TEST_CASE_FIXTURE(

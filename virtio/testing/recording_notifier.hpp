@@ -16,9 +16,11 @@ class RecordingNotifier final : public DriverNotifier {
       on_used_buffers();
     }
   }
+  void config_changed() override { ++config_changes; }
   void needs_reset() override { ++resets_wanted; }
 
   int interrupts = 0;
+  int config_changes = 0;
   int resets_wanted = 0;
   std::function<void()> on_used_buffers;
 };

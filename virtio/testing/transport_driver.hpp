@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -27,6 +28,10 @@ class RecordingDevice final : public Device {
   [[nodiscard]] std::uint64_t features() const override { return kFeatures; }
   [[nodiscard]] std::span<const std::uint16_t> max_queue_sizes() const override { return sizes; }
   [[nodiscard]] std::span<const std::byte> config() const override { return configuration; }
+
+  void write_config(std::size_t offset, std::span<const std::byte> data) override {
+    std::ranges::copy(data, configuration.begin() + static_cast<std::ptrdiff_t>(offset));
+  }
 
   void activate(std::vector<Queue> activated, std::uint64_t accepted,
                 DriverNotifier& notifier) override {
