@@ -49,10 +49,18 @@ class AsyncIo {
 
   virtual void read(int fd, std::span<const iovec> into, std::uint64_t offset, Operation& op) = 0;
   virtual void write(int fd, std::span<const iovec> from, std::uint64_t offset, Operation& op) = 0;
+  // fdatasync(2).
+  virtual void sync(int fd, Operation& op) = 0;
+  // fallocate(2) with `mode`.
+  virtual void allocate(int fd, int mode, std::uint64_t offset, std::uint64_t length,
+                        Operation& op) = 0;
   // Completes once with the ready events when one of `events` (poll(2)) or an error holds.
   virtual void poll(int fd, std::uint32_t events, Operation& op) = 0;
   // Completes with -ETIME after `nanoseconds`.
   virtual void timeout(std::uint64_t nanoseconds, Operation& op) = 0;
+  // Completes with 0 behind the completions that have come in together, which is where one answer
+  // for all of them belongs. To be called from one of them.
+  virtual void defer(Operation& op) = 0;
   // Asks a pending operation to end early; it still completes, as cancelled or with its result.
   virtual void cancel(Operation& op) = 0;
 };

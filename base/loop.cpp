@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <cassert>
 
 namespace msb {
@@ -73,6 +74,19 @@ void Loop::write(int fd, std::span<const iovec> from, std::uint64_t offset, Oper
   submit(entry, op);
 }
 
+void Loop::sync(int fd, Operation& op) {
+  io_uring_sqe* entry = next_entry();
+  ::io_uring_prep_fsync(entry, fd, IORING_FSYNC_DATASYNC);
+  submit(entry, op);
+}
+
+void Loop::allocate(int fd, int mode, std::uint64_t offset, std::uint64_t length, Operation& op) {
+  io_uring_sqe* entry = next_entry();
+  ::io_uring_prep_fallocate(entry, fd, mode, static_cast<off_t>(offset),
+                            static_cast<off_t>(length));
+  submit(entry, op);
+}
+
 void Loop::poll(int fd, std::uint32_t events, Operation& op) {
   io_uring_sqe* entry = next_entry();
   ::io_uring_prep_poll_add(entry, fd, events);
@@ -88,8 +102,22 @@ void Loop::timeout(std::uint64_t nanoseconds, Operation& op) {
   submit(entry, op);
 }
 
+void Loop::defer(Operation& op) {
+  assert(!op.pending());
+  op.start();
+  deferred_.push_back(&op);
+}
+
+void Loop::run_deferred() {
+  std::vector<Operation*> deferred;
+  deferred.swap(deferred_);
+  for (Operation* op : deferred) {
+    op->finish(0);
+  }
+}
+
 void Loop::cancel(Operation& op) {
-  if (!op.pending()) {
+  if (!op.pending() || std::ranges::find(deferred_, &op) != deferred_.end()) {
     return;
   }
   io_uring_sqe* entry = next_entry();
@@ -127,7 +155,8 @@ void Loop::on_wake() {
 }
 
 Result<void> Loop::run_once() {
-  const int status = ::io_uring_submit_and_wait(&ring_, 1);
+  // What was deferred since has its turn behind what is ready now, and does not wait for more.
+  const int status = ::io_uring_submit_and_wait(&ring_, deferred_.empty() ? 1 : 0);
   if (status < 0 && status != -EINTR && status != -EBUSY && status != -EAGAIN) {
     return fail_errno(-status, "the event loop's io_uring failed");
   }
@@ -144,6 +173,7 @@ Result<void> Loop::run_once() {
       op->finish(result);
     }
   }
+  run_deferred();
   return {};
 }
 
@@ -159,7 +189,7 @@ Result<void> Loop::run() {
 
 void Loop::drain() {
   draining_ = true;
-  while (pending_ > 0) {
+  while (pending_ > 0 || !deferred_.empty()) {
     io_uring_sqe* entry = next_entry();
     ::io_uring_prep_cancel(entry, nullptr, 0);
     entry->cancel_flags = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "base/async_io.hpp"
 #include "base/fd.hpp"
@@ -28,8 +29,12 @@ class Loop final : public AsyncIo {
 
   void read(int fd, std::span<const iovec> into, std::uint64_t offset, Operation& op) override;
   void write(int fd, std::span<const iovec> from, std::uint64_t offset, Operation& op) override;
+  void sync(int fd, Operation& op) override;
+  void allocate(int fd, int mode, std::uint64_t offset, std::uint64_t length,
+                Operation& op) override;
   void poll(int fd, std::uint32_t events, Operation& op) override;
   void timeout(std::uint64_t nanoseconds, Operation& op) override;
+  void defer(Operation& op) override;
   void cancel(Operation& op) override;
 
   // Runs `function` on the loop's thread soon, in the order of the calls. Callable from any thread.
@@ -49,6 +54,7 @@ class Loop final : public AsyncIo {
   io_uring_sqe* next_entry();
   void submit(io_uring_sqe* entry, Operation& op);
   Result<void> run_once();
+  void run_deferred();
   void arm_wake();
   void on_wake();
 
@@ -63,6 +69,8 @@ class Loop final : public AsyncIo {
   Operation wake_;
 
   std::deque<__kernel_timespec> timeouts_;  // the kernel reads them at submission
+
+  std::vector<Operation*> deferred_;
 
   std::mutex posted_mutex_;
   std::deque<std::function<void()>> posted_;

@@ -4,11 +4,15 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <array>
+#include <string>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 namespace msb {
 namespace {
@@ -95,6 +99,59 @@ TEST_CASE("more operations than the submission queue holds all complete") {
   }
   REQUIRE((*loop)->run());
   CHECK(completed == kCount);
+}
+
+TEST_CASE("a file is allocated, written, and synchronised") {
+  auto loop = Loop::create();
+  REQUIRE(loop);
+  const Fd file(::memfd_create("loop-test", MFD_CLOEXEC));
+  REQUIRE(file);
+  std::vector<std::int32_t> results;
+  std::array<char, 4> data{'a', 'b', 'c', 'd'};
+  const iovec from{data.data(), data.size()};
+  Operation sync([&](std::int32_t result) {
+    results.push_back(result);
+    (*loop)->stop();
+  });
+  Operation write([&](std::int32_t result) {
+    results.push_back(result);
+    (*loop)->sync(file.get(), sync);
+  });
+  Operation allocate([&](std::int32_t result) {
+    results.push_back(result);
+    (*loop)->write(file.get(), {&from, 1}, 4096, write);
+  });
+  (*loop)->allocate(file.get(), 0, 0, 8192, allocate);
+  REQUIRE((*loop)->run());
+  CHECK(results == std::vector<std::int32_t>{0, 4, 0});
+  struct stat status{};
+  REQUIRE(::fstat(file.get(), &status) == 0);
+  CHECK(status.st_size == 8192);
+}
+
+TEST_CASE(
+    "what is deferred runs behind the completions that came together, and never waits for more") {
+  auto loop = Loop::create();
+  REQUIRE(loop);
+  std::string order;
+  SocketPair pair;
+  REQUIRE(::write(pair.b.get(), "x", 1) == 1);
+  int turns = 0;
+  Operation again([&](std::int32_t result) {
+    CHECK(result == 0);
+    order += 'D';
+    ++turns;
+    turns < 3 ? (*loop)->defer(again) : (*loop)->stop();
+  });
+  Operation first([&](std::int32_t) {
+    order += '1';
+    (*loop)->defer(again);
+  });
+  Operation second([&](std::int32_t) { order += '2'; });
+  (*loop)->poll(pair.a.get(), POLLIN, first);
+  (*loop)->poll(pair.a.get(), POLLIN, second);
+  REQUIRE((*loop)->run());
+  CHECK(order == "12DDD");
 }
 
 TEST_CASE("drain cancels what is pending") {

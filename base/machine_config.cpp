@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/machine_config.hpp"
 
+#include <bit>
 #include <cereal/archives/json.hpp>
 #include <cereal/types/string.hpp>
 #include <cereal/types/vector.hpp>
@@ -9,9 +10,20 @@
 
 namespace msb {
 
+namespace {
+constexpr std::uint32_t kMinDiskAlignment = 512;
+constexpr std::uint32_t kMaxDiskAlignment = 65536;
+}  // namespace
+
 template <class Archive>
 void SharedFile::serialize(Archive& archive) {
   archive(CEREAL_NVP(path), CEREAL_NVP(descriptor), CEREAL_NVP(text));
+}
+
+template <class Archive>
+void DiskConfig::serialize(Archive& archive) {
+  archive(CEREAL_NVP(file), CEREAL_NVP(direct), CEREAL_NVP(alignment), CEREAL_NVP(size),
+          CEREAL_NVP(read_only));
 }
 
 template <class Archive>
@@ -19,7 +31,7 @@ void MachineConfig::serialize(Archive& archive) {
   archive(CEREAL_NVP(version), CEREAL_NVP(memory_mib), CEREAL_NVP(vcpus), CEREAL_NVP(kernel),
           CEREAL_NVP(initramfs), CEREAL_NVP(console), CEREAL_NVP(command_line),
           CEREAL_NVP(share_tag), CEREAL_NVP(report_times), CEREAL_NVP(shared_files),
-          CEREAL_NVP(host_ports));
+          CEREAL_NVP(disks), CEREAL_NVP(host_ports));
 }
 
 std::string MachineConfig::to_json() const {
@@ -50,6 +62,17 @@ Result<MachineConfig> MachineConfig::from_json(std::string_view json) {
   }
   if (config.vcpus < 1 || config.vcpus > kMaxVcpus) {
     return fail("{} virtual CPUs are outside 1 to {}", config.vcpus, kMaxVcpus);
+  }
+  if (config.disks.size() > kMaxDisks) {
+    return fail("{} disks are more than the {} that a machine can have", config.disks.size(),
+                kMaxDisks);
+  }
+  for (const DiskConfig& disk : config.disks) {
+    if (!std::has_single_bit(disk.alignment) || disk.alignment < kMinDiskAlignment ||
+        disk.alignment > kMaxDiskAlignment) {
+      return fail("a disk's alignment of {} bytes is not a power of two from {} to {}",
+                  disk.alignment, kMinDiskAlignment, kMaxDiskAlignment);
+    }
   }
   return config;
 }

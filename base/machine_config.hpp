@@ -17,6 +17,7 @@ namespace msb {
 inline constexpr std::uint64_t kMinMemoryMib = 32;
 inline constexpr std::uint64_t kMaxMemoryMib = 1024 * 1024;
 inline constexpr std::uint32_t kMaxVcpus = 64;
+inline constexpr std::size_t kMaxDisks = 8;
 
 // Index into the descriptors that came with the configuration.
 using DescriptorIndex = std::uint32_t;
@@ -33,6 +34,18 @@ struct SharedFile {
   void serialize(Archive& archive);
 };
 
+// One virtio-blk device, over a raw file.
+struct DiskConfig {
+  DescriptorIndex file = kNoDescriptor;
+  DescriptorIndex direct = kNoDescriptor;  // the same file, opened with O_DIRECT; none: buffered
+  std::uint32_t alignment = 512;           // that `direct` wants, bytes: a power of two
+  std::uint64_t size = 0;                  // bytes
+  bool read_only = false;
+
+  template <class Archive>
+  void serialize(Archive& archive);
+};
+
 struct MachineConfig {
   std::uint32_t version = 1;
   std::uint64_t memory_mib = 0;
@@ -43,6 +56,7 @@ struct MachineConfig {
   std::string command_line;                   // appended to the machine's own kernel command line
   std::string share_tag;                      // virtio-fs tag
   std::vector<SharedFile> shared_files;
+  std::vector<DiskConfig> disks;
   bool report_times = false;              // send kRunning with the times of the start
   std::vector<std::uint32_t> host_ports;  // vsock ports on the host that the guest may connect to
 

@@ -15,6 +15,7 @@ MachineConfig example() {
   config.command_line = "quiet \"x\"";
   config.share_tag = "msb";
   config.shared_files = {{"boot", kNoDescriptor, "line\nline\n"}, {"layers/0.erofs", 2, ""}};
+  config.disks = {{3, kNoDescriptor, 512, 1 << 20, true}, {4, 5, 4096, 1ULL << 40, false}};
   config.host_ports = {1024};
   return config;
 }
@@ -30,7 +31,26 @@ TEST_CASE("a configuration survives the way through JSON") {
   REQUIRE(read->shared_files.size() == 2);
   CHECK(read->shared_files[0].text == "line\nline\n");
   CHECK(read->shared_files[1].descriptor == 2);
+  REQUIRE(read->disks.size() == 2);
+  CHECK(read->disks[0].read_only);
+  CHECK(read->disks[0].direct == kNoDescriptor);
+  CHECK(read->disks[1].direct == 5);
+  CHECK(read->disks[1].alignment == 4096);
+  CHECK(read->disks[1].size == 1ULL << 40);
   CHECK(read->host_ports == config.host_ports);
+}
+
+TEST_CASE("disks of impossible alignments, and too many, are refused") {
+  for (const std::uint32_t alignment : {0U, 1U, 256U, 513U, 3000U, 1U << 17, ~0U}) {
+    MachineConfig config = example();
+    config.disks[0].alignment = alignment;
+    CHECK_FALSE(MachineConfig::from_json(config.to_json()));
+  }
+  MachineConfig config = example();
+  config.disks.resize(kMaxDisks);
+  CHECK(MachineConfig::from_json(config.to_json()));
+  config.disks.resize(kMaxDisks + 1);
+  CHECK_FALSE(MachineConfig::from_json(config.to_json()));
 }
 
 TEST_CASE("configurations that are no configurations are refused") {

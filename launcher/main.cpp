@@ -137,6 +137,12 @@ CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
       ->capture_default_str();
   add_process_options(*run, options.process.environment, options.process.directory,
                       options.process.user, options.terminal);
+  run->add_option("--disk", options.disks,
+                  "A raw disk image or block device: /dev/vda, then /dev/vdb and so on; :direct "
+                  "goes past the host's page cache")
+      ->type_name("FILE[:ro][:direct]")
+      ->expected(1)
+      ->take_all();
   run->add_option("--socket", options.socket, "Serve the sandbox's Unix socket here while it runs")
       ->type_name("PATH");
   run->add_option("--kernel", options.kernel, "Guest kernel, an uncompressed vmlinux")

@@ -14,6 +14,7 @@
 
 #include "base/machine_config.hpp"
 #include "launcher/connect_server.hpp"
+#include "launcher/disk.hpp"
 #include "launcher/environment.hpp"
 #include "launcher/image.hpp"
 #include "launcher/machine_process.hpp"
@@ -94,6 +95,22 @@ Result<Configuration> configure(const RunOptions& options, const oci::ImageConfi
                 MSB_BOOT_MAX);
   }
   config.shared_files.push_back({MSB_BOOT_FILE, kNoDescriptor, std::move(boot)});
+  for (const std::string& word : options.disks) {
+    const auto words = parse_disk(word);
+    auto disk = words ? open_disk(*words) : Result<OpenDisk>(std::unexpected(words.error()));
+    if (!disk) {
+      return std::unexpected(disk.error());
+    }
+    DiskConfig wanted;
+    wanted.file = result.add(std::move(disk->file));
+    if (disk->direct) {
+      wanted.direct = result.add(std::move(disk->direct));
+    }
+    wanted.alignment = disk->alignment;
+    wanted.size = disk->size;
+    wanted.read_only = words->read_only;
+    config.disks.push_back(wanted);
+  }
   if (options.console) {
     Fd console(::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0));
     if (!console) {
@@ -136,6 +153,10 @@ Result<void> check_size(const RunOptions& options) {
   }
   if (options.cpus < 1 || options.cpus > kMaxVcpus) {
     return fail("--cpus {} is outside 1 to {}", options.cpus, kMaxVcpus);
+  }
+  if (options.disks.size() > kMaxDisks) {
+    return fail("{} disks are more than the {} that a sandbox can have", options.disks.size(),
+                kMaxDisks);
   }
   return {};
 }

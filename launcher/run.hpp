@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "launcher/image.hpp"
 #include "launcher/outcome.hpp"
@@ -15,13 +16,14 @@ struct RunOptions {
   std::uint64_t cpus = 1;
   std::uint64_t memory_mib = 512;
   ProcessOptions process;
-  std::string kernel;        // empty: the installation's own
-  std::string initramfs;     // empty: the installation's own
-  std::string command_line;  // appended to the guest kernel's
-  bool console = false;      // the guest's serial output goes to standard error
-  std::string socket;        // path of the sandbox's Unix socket; empty: none
-  bool terminal = false;     // the command gets a terminal, which shows in the caller's
-  bool timing = false;       // print the times of the phases to standard error
+  std::vector<std::string> disks;  // FILE[:ro][:direct], in the order in which the guest has them
+  std::string kernel;              // empty: the installation's own
+  std::string initramfs;           // empty: the installation's own
+  std::string command_line;        // appended to the guest kernel's
+  bool console = false;            // the guest's serial output goes to standard error
+  std::string socket;              // path of the sandbox's Unix socket; empty: none
+  bool terminal = false;           // the command gets a terminal, which shows in the caller's
+  bool timing = false;             // print the times of the phases to standard error
   std::uint64_t ready_timeout_s = 60;
   std::string stop_signal;          // by name or number; empty: the image's own, or SIGTERM
   std::string stop_timeout = "10";  // seconds

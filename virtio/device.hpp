@@ -48,7 +48,7 @@ class Device {
   // These three are constant for the life of the device, and callable from any thread.
   [[nodiscard]] virtual std::uint32_t type() const = 0;
   [[nodiscard]] virtual std::uint64_t features()
-      const = 0;  // without VERSION_1, which the transport adds
+      const = 0;  // without those of transport and queues
   [[nodiscard]] virtual std::span<const std::uint16_t> max_queue_sizes()
       const = 0;  // one per queue
 

@@ -49,9 +49,13 @@ std::atomic_ref<std::uint32_t> MmioTransport::word(std::uint64_t offset) const {
   return std::atomic_ref(*reinterpret_cast<std::uint32_t*>(page_.data() + offset));
 }
 
+std::uint64_t MmioTransport::offered() const {
+  return device_.features() | Queue::kFeatures | kFeatureVersion1;
+}
+
 // The registers whose value depends on others.
 void MmioTransport::show_selected() {
-  const std::uint64_t features = device_.features() | kFeatureVersion1;
+  const std::uint64_t features = offered();
   word(kMmioDeviceFeatures) =
       device_features_sel_ < 2 ? static_cast<std::uint32_t>(features >> (32 * device_features_sel_))
                                : 0;
@@ -167,7 +171,7 @@ void MmioTransport::write_queue_register(std::uint64_t offset, std::uint32_t val
   if (offset == kMmioQueueReady) {
     // A queue that could not be used does not become ready, and the driver sees that (4.2.3.2).
     queue->ready = value == 1 && geometry.size <= device_.max_queue_sizes()[queue_sel_] &&
-                   Queue::create(memory_, geometry).has_value();
+                   Queue::create(memory_, geometry, driver_features_).has_value();
     return;
   }
   if (queue->ready) {
@@ -211,10 +215,9 @@ void MmioTransport::write_status(std::uint32_t value) {
   // 2.1.1: the driver must not clear bits; it can only add to them.
   std::uint32_t added = value & kDriverBits & ~old;
   if ((added & kStatusFeaturesOk) != 0) {
-    const std::uint64_t offered = device_.features() | kFeatureVersion1;
     // 2.2.1, 6.1: a subset of what was offered, VERSION_1 among it; and only once the driver said
     // that it is one.
-    if ((driver_features_ & ~offered) != 0 || (driver_features_ & kFeatureVersion1) == 0 ||
+    if ((driver_features_ & ~offered()) != 0 || (driver_features_ & kFeatureVersion1) == 0 ||
         ((old | added) & kStatusDriver) == 0) {
       added &= ~kStatusFeaturesOk;
     }
@@ -233,7 +236,7 @@ void MmioTransport::write_status(std::uint32_t value) {
 void MmioTransport::activate() {
   std::vector<Queue> queues;
   for (const QueueRegisters& registers : queues_) {
-    auto queue = registers.ready ? Queue::create(memory_, registers.geometry)
+    auto queue = registers.ready ? Queue::create(memory_, registers.geometry, driver_features_)
                                  : Result<Queue>(fail("a queue was not made ready"));
     if (!queue) {
       needs_reset();

@@ -57,6 +57,7 @@ class MmioTransport final : private DriverNotifier {
     bool ready = false;
   };
 
+  [[nodiscard]] std::uint64_t offered() const;  // features
   [[nodiscard]] std::atomic_ref<std::uint32_t> word(std::uint64_t offset) const;
   void show_selected();
   void write_register(std::uint64_t offset, std::uint32_t value);

@@ -21,7 +21,7 @@ using testing::kPage;
 using testing::RecordingDevice;
 using testing::TransportDriver;
 
-constexpr std::uint64_t kOffered = RecordingDevice::kFeatures | kFeatureVersion1;
+constexpr std::uint64_t kOffered = RecordingDevice::kFeatures | Queue::kFeatures | kFeatureVersion1;
 constexpr std::array<std::uint16_t, 2> kSizes{8, 16};
 
 // The registers as the driver knows them. Addresses stay below 4 GiB here, so a geometry is three

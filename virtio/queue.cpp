@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <bit>
 
-#include "virtio/spec.hpp"
-
 namespace msb::virtio {
 
 namespace detail {
@@ -13,13 +11,15 @@ namespace detail {
 struct QueueState {
   const GuestMemory* memory;
   std::uint16_t size;
+  bool indirect;
+  bool event_index;
   GuestSlice descriptors;
   GuestSlice available;
   GuestSlice used;
   std::uint16_t next_available = 0;
   std::uint16_t next_used = 0;
   std::uint16_t in_flight = 0;  // chains popped and not yet returned
-  bool returned = false;        // something was returned since the last take_interrupt()
+  std::uint16_t announced = 0;  // next_used at the last take_interrupt()
   bool broken = false;
   bool closed = false;
 
@@ -33,11 +33,85 @@ struct QueueState {
     ++next_used;
     // 2.7.8.2: the element must be visible before the index.
     used.store_atomic(kUsedIndex, next_used, std::memory_order_release);
-    returned = true;
   }
+
+  // 2.7.13.3: loads the available index; acquire, since entries and descriptors must be read after
+  // the index that publishes them.
+  std::uint16_t load_available() const {
+    return available.load_atomic(kAvailableIndex, std::memory_order_acquire);
+  }
+
+  // What the driver published, looked at again once it knows that it has to kick for more (2.7.10):
+  // what it published in between it may not kick for.
+  std::uint16_t ask_for_kick() const {
+    used.store_atomic(kUsedEntries + sizeof(UsedElement) * size, next_available,
+                      std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    return load_available();
+  }
+
+  Result<bool> walk(std::uint16_t head, std::vector<GuestSlice>& readable,
+                    std::vector<GuestSlice>& writable) const;
 };
 
 }  // namespace detail
+
+// Collects the buffers of the chain at `head`; false when it cannot be served. Fails where it is no
+// chain.
+Result<bool> detail::QueueState::walk(std::uint16_t head, std::vector<GuestSlice>& readable,
+                                      std::vector<GuestSlice>& writable) const {
+  GuestSlice table = descriptors;
+  std::uint32_t entries = size;
+  bool in_indirect_table = false;
+  bool well_formed = true;
+  std::uint16_t current = head;
+  std::uint32_t count = 0;
+  while (true) {
+    // Copied once, then checked, then used: the guest may change it at any time.
+    const auto descriptor = table.load<Descriptor>(std::size_t{current} * sizeof(Descriptor));
+    const bool more = (descriptor.flags & kDescriptorNext) != 0;
+    if ((descriptor.flags & kDescriptorIndirect) != 0) {
+      // 2.7.5.3: at the end of a chain, once; its own write flag says nothing.
+      if (!indirect || in_indirect_table || more) {
+        return fail("descriptor {} is indirect, which {}", current,
+                    !indirect           ? "was not negotiated"
+                    : in_indirect_table ? "it must not be inside an indirect table"
+                                        : "it must not be when another follows");
+      }
+      entries = descriptor.length / sizeof(Descriptor);
+      if (entries == 0 || entries > size || descriptor.length % sizeof(Descriptor) != 0) {
+        return fail("an indirect table of {} bytes is not one of 1 to {} descriptors",
+                    descriptor.length, size);
+      }
+      auto slice = memory->slice(descriptor.address, descriptor.length);
+      if (!slice) {
+        return false;
+      }
+      table = *slice;
+      in_indirect_table = true;
+      current = 0;
+      continue;
+    }
+    if (++count > size) {
+      return fail("the chain at descriptor {} is longer than the queue", head);
+    }
+    auto slice = memory->slice(descriptor.address, descriptor.length);
+    const bool writes = (descriptor.flags & kDescriptorWrite) != 0;
+    if (!slice || (!writes && !writable.empty())) {
+      well_formed = false;
+    } else {
+      (writes ? writable : readable).push_back(*slice);
+    }
+    if (!more) {
+      return well_formed;
+    }
+    if (descriptor.next >= entries) {
+      return fail("descriptor {} continues at {}, beyond the {}'s {}", current, descriptor.next,
+                  in_indirect_table ? "indirect table" : "queue", entries);
+    }
+    current = descriptor.next;
+  }
+}
 
 DescriptorChain& DescriptorChain::operator=(DescriptorChain&& other) noexcept {
   if (this != &other) {
@@ -82,6 +156,23 @@ std::size_t for_each_piece(const std::vector<GuestSlice>& slices, std::size_t of
   return done;
 }
 
+std::vector<iovec> iovecs_of(const std::vector<GuestSlice>& slices, std::size_t offset,
+                             std::size_t size) {
+  std::vector<iovec> pieces;
+  pieces.reserve(slices.size());
+  for_each_piece(slices, offset, size,
+                 [&](const GuestSlice& piece, std::size_t) { pieces.push_back(piece.as_iovec()); });
+  return pieces;
+}
+
+std::size_t total_size(const std::vector<GuestSlice>& slices) {
+  std::size_t size = 0;
+  for (const GuestSlice& slice : slices) {
+    size += slice.size();
+  }
+  return size;
+}
+
 }  // namespace
 
 std::size_t DescriptorChain::read(std::size_t offset, std::span<std::byte> into) const {
@@ -99,13 +190,15 @@ std::size_t DescriptorChain::write(std::size_t offset, std::span<const std::byte
 }
 
 std::vector<iovec> DescriptorChain::writable_iovecs(std::size_t offset, std::size_t size) const {
-  std::vector<iovec> pieces;
-  for_each_piece(writable_, offset, size,
-                 [&](const GuestSlice& piece, std::size_t) { pieces.push_back(piece.as_iovec()); });
-  return pieces;
+  return iovecs_of(writable_, offset, size);
 }
 
-Result<Queue> Queue::create(const GuestMemory& memory, const QueueGeometry& geometry) {
+std::vector<iovec> DescriptorChain::readable_iovecs(std::size_t offset, std::size_t size) const {
+  return iovecs_of(readable_, offset, size);
+}
+
+Result<Queue> Queue::create(const GuestMemory& memory, const QueueGeometry& geometry,
+                            std::uint64_t features) {
   const std::uint64_t size = geometry.size;
   if (size == 0 || size > kMaxQueueSize || !std::has_single_bit(size)) {
     return fail("queue size {} is not a power of two up to {}", size, kMaxQueueSize);
@@ -128,6 +221,8 @@ Result<Queue> Queue::create(const GuestMemory& memory, const QueueGeometry& geom
   auto state = std::make_shared<detail::QueueState>();
   state->memory = &memory;
   state->size = geometry.size;
+  state->indirect = (features & kFeatureIndirectDescriptors) != 0;
+  state->event_index = (features & kFeatureEventIndex) != 0;
   state->descriptors = *descriptors;
   state->available = *available;
   state->used = *used;
@@ -139,9 +234,10 @@ Result<std::optional<DescriptorChain>> Queue::pop() {
   if (state.broken || state.closed) {
     return fail("the queue waits for a reset");
   }
-  // Acquire: entries and descriptors must be read after the index that publishes them (2.7.13).
-  const std::uint16_t index =
-      state.available.load_atomic(kAvailableIndex, std::memory_order_acquire);
+  std::uint16_t index = state.load_available();
+  if (index == state.next_available && state.event_index) {
+    index = state.ask_for_kick();
+  }
   // Each turn consumes one available entry, so a burst of malformed chains ends.
   while (index != state.next_available) {
     const auto waiting = static_cast<std::uint16_t>(index - state.next_available);
@@ -161,45 +257,20 @@ Result<std::optional<DescriptorChain>> Queue::pop() {
 
     DescriptorChain chain;
     chain.head_ = head;
-    bool well_formed = true;
-    std::uint16_t current = head;
-    for (std::uint16_t count = 1;; ++count) {
-      if (count > state.size) {
-        state.broken = true;
-        return fail("the chain at descriptor {} is longer than the queue", head);
-      }
-      // Copied once, then checked, then used: the guest may change it at any time.
-      const auto descriptor =
-          state.descriptors.load<Descriptor>(std::size_t{current} * sizeof(Descriptor));
-      if ((descriptor.flags & kDescriptorIndirect) != 0) {
-        state.broken = true;
-        return fail("descriptor {} is indirect, which was not negotiated", current);
-      }
-      auto slice = state.memory->slice(descriptor.address, descriptor.length);
-      const bool writable = (descriptor.flags & kDescriptorWrite) != 0;
-      if (!slice || (!writable && !chain.writable_.empty())) {
-        well_formed = false;
-      } else if (writable) {
-        chain.writable_.push_back(*slice);
-        chain.writable_size_ += slice->size();
-      } else {
-        chain.readable_.push_back(*slice);
-        chain.readable_size_ += slice->size();
-      }
-      if ((descriptor.flags & kDescriptorNext) == 0) {
-        break;
-      }
-      if (descriptor.next >= state.size) {
-        state.broken = true;
-        return fail("descriptor {} continues at {}, beyond the queue's {}", current,
-                    descriptor.next, state.size);
-      }
-      current = descriptor.next;
+    const auto well_formed = state.walk(head, chain.readable_, chain.writable_);
+    if (!well_formed) {
+      state.broken = true;
+      return std::unexpected(well_formed.error());
     }
     chain.queue_ = state_;
     ++state.in_flight;
-    if (well_formed) {
+    if (*well_formed) {
+      chain.readable_size_ = total_size(chain.readable_);
+      chain.writable_size_ = total_size(chain.writable_);
       return std::optional(std::move(chain));
+    }
+    if (index == static_cast<std::uint16_t>(state.next_available) && state.event_index) {
+      index = state.ask_for_kick();
     }
   }
   return std::optional<DescriptorChain>();
@@ -213,15 +284,21 @@ void Queue::push(DescriptorChain&& chain, std::uint32_t written) {
 
 bool Queue::take_interrupt() {
   detail::QueueState& state = *state_;
-  if (!std::exchange(state.returned, false) || state.closed) {
+  const std::uint16_t before = std::exchange(state.announced, state.next_used);
+  if (before == state.next_used || state.closed) {
     return false;
   }
-  // 2.7.7.2: the flags must be read after the used index was written, or an interrupt could be
-  // lost.
+  // 2.7.7.2: what the driver wants must be read after the used index was written, or an interrupt
+  // could be lost.
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  const std::uint16_t flags =
-      state.available.load_atomic(kAvailableFlags, std::memory_order_relaxed);
-  return (flags & kAvailableNoInterrupt) == 0;
+  if (!state.event_index) {
+    const std::uint16_t flags =
+        state.available.load_atomic(kAvailableFlags, std::memory_order_relaxed);
+    return (flags & kAvailableNoInterrupt) == 0;
+  }
+  const std::uint16_t event = state.available.load_atomic(
+      kAvailableEntries + std::size_t{2} * state.size, std::memory_order_relaxed);
+  return event_passed(event, before, state.next_used);
 }
 
 void Queue::close() {

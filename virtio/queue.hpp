@@ -20,6 +20,7 @@
 
 #include "base/result.hpp"
 #include "virtio/guest_memory.hpp"
+#include "virtio/spec.hpp"
 
 namespace msb::virtio {
 
@@ -30,6 +31,12 @@ struct QueueGeometry {
   GuestAddress available = 0;
   GuestAddress used = 0;
 };
+
+// Whether an index that moved from `before` to `now` has passed `event`, all modulo 2^16: whether
+// the entry with number `event` is one of those added in between (2.7.7.2, 2.7.10.1).
+constexpr bool event_passed(std::uint16_t event, std::uint16_t before, std::uint16_t now) {
+  return static_cast<std::uint16_t>(now - event - 1) < static_cast<std::uint16_t>(now - before);
+}
 
 namespace detail {
 struct QueueState;
@@ -53,6 +60,8 @@ class DescriptorChain {
   std::size_t write(std::size_t offset, std::span<const std::byte> from) const;
   // The writable bytes [offset, offset + size), for a system call; shorter when the chain is.
   [[nodiscard]] std::vector<iovec> writable_iovecs(std::size_t offset, std::size_t size) const;
+  // Likewise of the readable bytes; to be read from only.
+  [[nodiscard]] std::vector<iovec> readable_iovecs(std::size_t offset, std::size_t size) const;
 
  private:
   friend class Queue;
@@ -69,15 +78,23 @@ class DescriptorChain {
 // One activated queue. Used on one thread. Copies share the same queue.
 class Queue {
  public:
+  // What every queue can do, for the transport to offer: indirect descriptors (2.7.5.3) and event
+  // indexes (2.7.7, 2.7.10).
+  static constexpr std::uint64_t kFeatures = kFeatureIndirectDescriptors | kFeatureEventIndex;
+
   // Checks size (a power of two, at most 32768), alignment and that all three parts lie in guest
-  // memory. `memory` must outlive the queue and its chains.
-  static Result<Queue> create(const GuestMemory& memory, const QueueGeometry& geometry);
+  // memory. `features`: what the driver accepted, of which kFeatures matter. `memory` must outlive
+  // the queue and its chains.
+  static Result<Queue> create(const GuestMemory& memory, const QueueGeometry& geometry,
+                              std::uint64_t features);
 
   // The next available chain, or nothing when the driver made none available. A chain that is
   // well-formed as a list but names memory that is not guest RAM, or has a readable buffer after a
   // writable one, goes straight back with length 0. Fails for good when the driver broke the ring
   // itself: an index out of range, a loop, a jump of the available index, more chains in flight
-  // than entries.
+  // than entries, an indirect table that cannot be one.
+  //
+  // A kick for a chain made available later is certain only once this gave nothing.
   Result<std::optional<DescriptorChain>> pop();
 
   // Returns a chain with the number of bytes written into it.

@@ -27,7 +27,9 @@ using testing::kPage;
 
 constexpr GuestAddress kBase = GuestRam::kStart;
 constexpr GuestAddress kData = GuestRam::kStart + kPage;
+constexpr GuestAddress kTable = GuestRam::kStart + kPage + kPage / 2;  // the indirect one
 constexpr GuestAddress kEnd = GuestRam::kStart + 2 * kPage;
+constexpr std::size_t kTableSize = 4;  // entries there is room for
 
 // Enumerates all sequences of decisions, depth first: run a case, then advance().
 class Decisions {
@@ -65,9 +67,16 @@ constexpr BufferKind kEmptyAtEnd{kEnd, 0, true};
 constexpr BufferKind kOverEnd{kEnd - 8, 16, false};
 constexpr BufferKind kWraps{~GuestAddress{0} - 7, 16, false};
 
+// What an indirect descriptor may name; all that are in RAM begin at the same place.
+struct TableKind {
+  GuestAddress address;
+  std::uint32_t length;
+};
+
 struct Alphabet {
   std::span<const std::uint16_t> index_steps;  // by how much the available index moves
   std::span<const BufferKind> buffers;
+  std::span<const TableKind> tables;  // none: indirect descriptors are not negotiated
   std::span<const std::uint16_t> flags;
   std::span<const std::uint16_t> out_of_range;  // besides the valid ones, for heads and next
   int phases;                                   // how often the index moves
@@ -104,11 +113,13 @@ class SmallWorld {
     poison();
     known_heads_ = 0;
     known_descriptors_ = 0;
+    known_entries_ = 0;
     consumed_ = 0;
     index_ = 0;
     const auto policy = static_cast<Policy>(alphabet_.every_policy ? decisions_.pick(kPolicies)
                                                                    : number % kPolicies);
-    auto queue = Queue::create(ram_.memory(), driver_.geometry());
+    auto queue = Queue::create(ram_.memory(), driver_.geometry(),
+                               alphabet_.tables.empty() ? 0 : kFeatureIndirectDescriptors);
     if (!queue) {
       FAIL("the queue could not be created");
     }
@@ -197,24 +208,36 @@ class SmallWorld {
       bool served = true;
       bool writable_seen = false;
       std::uint16_t current = head;
-      for (int length = 1;; ++length) {
-        if (length > size_) {
-          broken = true;
-          return std::nullopt;
-        }
-        const Descriptor descriptor = decide_descriptor(current);
+      std::optional<std::uint32_t> table;  // entries of the indirect one, once in it
+      for (int length = 0;;) {
+        const auto [descriptor, in_ram] = decide_descriptor(current, table.has_value());
         if ((descriptor.flags & kDescriptorIndirect) != 0) {
+          const std::uint32_t entries = descriptor.length / sizeof(Descriptor);
+          if (alphabet_.tables.empty() || table || (descriptor.flags & kDescriptorNext) != 0 ||
+              entries == 0 || entries > size_ || descriptor.length % sizeof(Descriptor) != 0) {
+            broken = true;
+            return std::nullopt;
+          }
+          if (!in_ram) {
+            served = false;
+            break;
+          }
+          table = entries;
+          current = 0;
+          continue;
+        }
+        if (++length > size_) {
           broken = true;
           return std::nullopt;
         }
         const bool writable = (descriptor.flags & kDescriptorWrite) != 0;
-        served = served && in_ram_[current] && (writable || !writable_seen);
+        served = served && in_ram && (writable || !writable_seen);
         writable_seen = writable_seen || writable;
         (writable ? chain.writable : chain.readable) += descriptor.length;
         if ((descriptor.flags & kDescriptorNext) == 0) {
           break;
         }
-        if (descriptor.next >= size_) {
+        if (descriptor.next >= table.value_or(size_)) {
           broken = true;
           return std::nullopt;
         }
@@ -243,21 +266,37 @@ class SmallWorld {
     return load<std::uint16_t>(offset);
   }
 
-  Descriptor decide_descriptor(std::size_t position) {
-    const std::size_t offset = position * sizeof(Descriptor);
-    if ((known_descriptors_ >> position & 1U) == 0) {
-      known_descriptors_ |= 1U << position;
-      const BufferKind& buffer = alphabet_.buffers[decisions_.pick(alphabet_.buffers.size())];
-      Descriptor descriptor{buffer.address, buffer.length, 0, 0xffff};
+  struct Decided {
+    Descriptor descriptor;
+    bool in_ram;  // what it names
+  };
+  // Of the queue's table, or of the indirect one.
+  Decided decide_descriptor(std::size_t position, bool in_table) {
+    const std::size_t offset = (in_table ? kTable - kBase : 0) + position * sizeof(Descriptor);
+    std::uint32_t& known = in_table ? known_entries_ : known_descriptors_;
+    auto& in_ram = in_table ? entry_in_ram_ : in_ram_;
+    if ((known >> position & 1U) == 0) {
+      known |= 1U << position;
+      Descriptor descriptor{0, 0, 0, 0xffff};
       descriptor.flags = alphabet_.flags[decisions_.pick(alphabet_.flags.size())];
-      if ((descriptor.flags & kDescriptorNext) != 0 &&
-          (descriptor.flags & kDescriptorIndirect) == 0) {
-        descriptor.next = pick_position();
+      if ((descriptor.flags & kDescriptorIndirect) != 0 && !in_table && !alphabet_.tables.empty()) {
+        const TableKind& kind = alphabet_.tables[decisions_.pick(alphabet_.tables.size())];
+        descriptor.address = kind.address;
+        descriptor.length = kind.length;
+        in_ram[position] = kind.address == kTable;
+      } else {
+        const BufferKind& buffer = alphabet_.buffers[decisions_.pick(alphabet_.buffers.size())];
+        descriptor.address = buffer.address;
+        descriptor.length = buffer.length;
+        in_ram[position] = buffer.in_ram;
+        if ((descriptor.flags & kDescriptorNext) != 0 &&
+            (descriptor.flags & kDescriptorIndirect) == 0) {
+          descriptor.next = pick_position();
+        }
       }
-      in_ram_[position] = buffer.in_ram;
       store(offset, descriptor);
     }
-    return load<Descriptor>(offset);
+    return {load<Descriptor>(offset), in_ram[position]};
   }
 
   void check_used(const std::vector<UsedElement>& returned) {
@@ -280,6 +319,10 @@ class SmallWorld {
     for (std::size_t i = 0; i < size_; ++i) {
       store(i * sizeof(Descriptor), Descriptor{~GuestAddress{0}, 0xffff'ffff, 0xffff, 0xffff});
       store(available_ + kAvailableEntries + 2 * i, std::uint16_t{0xffff});
+    }
+    for (std::size_t i = 0; i < kTableSize; ++i) {
+      store(kTable - kBase + i * sizeof(Descriptor),
+            Descriptor{~GuestAddress{0}, 0xffff'ffff, 0xffff, 0xffff});
     }
     store(available_ + kAvailableIndex, std::uint16_t{0});
     store(used_ + kUsedIndex, std::uint16_t{0});
@@ -312,7 +355,9 @@ class SmallWorld {
   Decisions decisions_;
   std::uint32_t known_heads_ = 0;
   std::uint32_t known_descriptors_ = 0;
+  std::uint32_t known_entries_ = 0;  // of the indirect table
   std::array<bool, 4> in_ram_{};
+  std::array<bool, kTableSize> entry_in_ram_{};
   std::uint16_t consumed_ = 0;
   std::uint16_t index_ = 0;
 };
@@ -328,17 +373,22 @@ constexpr std::array<std::uint16_t, 5> kMostFlags{0, kDescriptorNext, kDescripto
                                                   kDescriptorIndirect};
 constexpr std::array<std::uint16_t, 3> kFewFlags{kDescriptorNext, kDescriptorWrite, kNextWrite};
 
+constexpr std::array kTables{TableKind{kTable, 16}, TableKind{kTable, 32}, TableKind{kTable, 0},
+                             TableKind{kTable, 24}, TableKind{kEnd - 8, 16}};
+constexpr std::array kGoodTables{TableKind{kTable, 16}, TableKind{kTable, 32},
+                                 TableKind{kTable, 64}};
+
 TEST_CASE("every small ring of 1 entry is answered as the specification says") {
   constexpr std::array<std::uint16_t, 5> kSteps{0, 1, 2, 0x8000, 0xffff};
   constexpr std::array<std::uint16_t, 2> kBeyond{1, 0xffff};
-  const Alphabet alphabet{kSteps, kAllBuffers, kAllFlags, kBeyond, 3, true};
+  const Alphabet alphabet{kSteps, kAllBuffers, {}, kAllFlags, kBeyond, 3, true};
   MESSAGE(SmallWorld(1, alphabet).run(), " cases");
 }
 
 TEST_CASE("every small ring of 2 entries is answered as the specification says") {
   constexpr std::array<std::uint16_t, 6> kSteps{0, 1, 2, 3, 0x8000, 0xffff};
   constexpr std::array<std::uint16_t, 2> kBeyond{2, 0xffff};
-  const Alphabet alphabet{kSteps, kAllBuffers, kAllFlags, kBeyond, 2, false};
+  const Alphabet alphabet{kSteps, kAllBuffers, {}, kAllFlags, kBeyond, 2, false};
   MESSAGE(SmallWorld(2, alphabet).run(), " cases");
 }
 
@@ -346,7 +396,7 @@ TEST_CASE(
     "every small ring of 4 entries with up to 2 chains is answered as the specification says") {
   constexpr std::array<std::uint16_t, 6> kSteps{0, 1, 2, 5, 0x8000, 0xffff};
   constexpr std::array<std::uint16_t, 1> kBeyond{4};
-  const Alphabet alphabet{kSteps, kGoodAndBad, kMostFlags, kBeyond, 1, false};
+  const Alphabet alphabet{kSteps, kGoodAndBad, {}, kMostFlags, kBeyond, 1, false};
   MESSAGE(SmallWorld(4, alphabet).run(), " cases");
 }
 
@@ -354,7 +404,32 @@ TEST_CASE(
     "every small ring of 4 entries with 4 chains in 2 batches is answered as the specification "
     "says") {
   constexpr std::array<std::uint16_t, 1> kSteps{2};
-  const Alphabet alphabet{kSteps, kOnlyGood, kFewFlags, {}, 2, false};
+  const Alphabet alphabet{kSteps, kOnlyGood, {}, kFewFlags, {}, 2, false};
+  MESSAGE(SmallWorld(4, alphabet).run(), " cases");
+}
+
+TEST_CASE(
+    "every small ring of 1 entry with an indirect table is answered as the specification says") {
+  constexpr std::array<std::uint16_t, 3> kSteps{0, 1, 2};
+  constexpr std::array<std::uint16_t, 1> kBeyond{1};
+  const Alphabet alphabet{kSteps, kAllBuffers, kTables, kAllFlags, kBeyond, 2, true};
+  MESSAGE(SmallWorld(1, alphabet).run(), " cases");
+}
+
+TEST_CASE(
+    "every small ring of 2 entries with an indirect table is answered as the specification says") {
+  constexpr std::array<std::uint16_t, 2> kSteps{1, 2};
+  constexpr std::array<std::uint16_t, 1> kBeyond{2};
+  const Alphabet alphabet{kSteps, kGoodAndBad, kTables, kAllFlags, kBeyond, 1, false};
+  MESSAGE(SmallWorld(2, alphabet).run(), " cases");
+}
+
+TEST_CASE(
+    "every chain of a small ring of 4 entries with an indirect table is answered as the "
+    "specification says") {
+  constexpr std::array<std::uint16_t, 1> kSteps{1};
+  constexpr std::array<std::uint16_t, 1> kBeyond{4};
+  const Alphabet alphabet{kSteps, kOnlyGood, kGoodTables, kMostFlags, kBeyond, 1, false};
   MESSAGE(SmallWorld(4, alphabet).run(), " cases");
 }
 

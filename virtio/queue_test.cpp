@@ -90,7 +90,7 @@ TEST_CASE("a queue is created exactly from a geometry that fits guest RAM") {
   };
   for (const Row& row : rows) {
     CAPTURE(row.what);
-    CHECK(Queue::create(ram.memory(), row.geometry).has_value() == row.ok);
+    CHECK(Queue::create(ram.memory(), row.geometry, 0).has_value() == row.ok);
   }
 }
 

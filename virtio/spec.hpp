@@ -18,6 +18,8 @@ inline constexpr std::uint32_t kStatusNeedsReset = 64;
 inline constexpr std::uint32_t kStatusFailed = 128;
 
 // 6 Reserved feature bits
+inline constexpr std::uint64_t kFeatureIndirectDescriptors = std::uint64_t{1} << 28;
+inline constexpr std::uint64_t kFeatureEventIndex = std::uint64_t{1} << 29;
 inline constexpr std::uint64_t kFeatureVersion1 = std::uint64_t{1} << 32;
 
 // 2.7.5 The virtqueue descriptor table
@@ -91,8 +93,66 @@ inline constexpr std::uint32_t kMmioInterruptUsedBuffer = 1;
 inline constexpr std::uint32_t kMmioInterruptConfig = 2;
 
 // 5 Device types
+inline constexpr std::uint32_t kDeviceBlk = 2;
 inline constexpr std::uint32_t kDeviceVsock = 19;
 inline constexpr std::uint32_t kDeviceFs = 26;
+
+// 5.2 Block device
+inline constexpr std::uint64_t kBlkFeatureSegMax = std::uint64_t{1} << 2;
+inline constexpr std::uint64_t kBlkFeatureReadOnly = std::uint64_t{1} << 5;
+inline constexpr std::uint64_t kBlkFeatureBlockSize = std::uint64_t{1} << 6;
+inline constexpr std::uint64_t kBlkFeatureFlush = std::uint64_t{1} << 9;
+inline constexpr std::uint64_t kBlkFeatureTopology = std::uint64_t{1} << 10;
+inline constexpr std::uint64_t kBlkFeatureDiscard = std::uint64_t{1} << 13;
+inline constexpr std::uint64_t kBlkFeatureWriteZeroes = std::uint64_t{1} << 14;
+inline constexpr std::uint64_t kBlkSectorSize = 512;  // of every sector number, whatever the block
+enum class BlkType : std::uint32_t {
+  kIn = 0,
+  kOut = 1,
+  kFlush = 4,
+  kGetId = 8,
+  kDiscard = 11,
+  kWriteZeroes = 13,
+};
+enum class BlkStatus : std::uint8_t { kOk = 0, kIoError = 1, kUnsupported = 2 };
+struct BlkRequestHeader {
+  BlkType type;
+  std::uint32_t reserved;
+  std::uint64_t sector;
+};
+static_assert(sizeof(BlkRequestHeader) == 16);
+struct BlkRange {  // of a discard or of zeroes
+  std::uint64_t sector;
+  std::uint32_t sectors;
+  std::uint32_t flags;
+};
+static_assert(sizeof(BlkRange) == 16);
+inline constexpr std::uint32_t kBlkRangeUnmap = 1;
+inline constexpr std::size_t kBlkIdSize = 20;
+struct [[gnu::packed]] BlkConfig {
+  std::uint64_t capacity;  // sectors
+  std::uint32_t size_max;
+  std::uint32_t seg_max;
+  std::uint16_t cylinders;
+  std::uint8_t heads;
+  std::uint8_t sectors;
+  std::uint32_t blk_size;
+  std::uint8_t physical_block_exp;
+  std::uint8_t alignment_offset;
+  std::uint16_t min_io_size;
+  std::uint32_t opt_io_size;
+  std::uint8_t writeback;
+  std::uint8_t unused0;
+  std::uint16_t num_queues;
+  std::uint32_t max_discard_sectors;
+  std::uint32_t max_discard_seg;
+  std::uint32_t discard_sector_alignment;
+  std::uint32_t max_write_zeroes_sectors;
+  std::uint32_t max_write_zeroes_seg;
+  std::uint8_t write_zeroes_may_unmap;
+  std::uint8_t unused1[3];
+};
+static_assert(sizeof(BlkConfig) == 60);
 
 // 5.10 Socket device
 inline constexpr std::uint64_t kVsockHostCid = 2;

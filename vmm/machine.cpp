@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "virtio/blk/blk_device.hpp"
 #include "virtio/fs/fs_device.hpp"
 #include "vmm/boot.hpp"
 #include "vmm/cpuid.hpp"
@@ -89,6 +90,9 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
   if (auto done = add_vsock(config); !done) {
     return done;
   }
+  if (auto done = add_disks(config, descriptors); !done) {
+    return done;
+  }
   if (auto done = registers_->map(vm_, bus_.slots().size()); !done) {
     return done;
   }
@@ -150,6 +154,34 @@ Result<void> Machine::add_vsock(const MachineConfig& config) {
       kGuestCid, loop_, [this](std::uint32_t port) { return accept(port); });
   vsock_ = device.get();
   return add_device(std::move(device));
+}
+
+Result<void> Machine::add_disks(const MachineConfig& config, std::vector<Fd>& descriptors) {
+  std::size_t number = 0;
+  for (const DiskConfig& wanted : config.disks) {
+    virtio::Disk disk;
+    auto file = take(descriptors, wanted.file, "a disk");
+    if (!file) {
+      return std::unexpected(file.error());
+    }
+    disk.file = std::move(*file);
+    if (wanted.direct != kNoDescriptor) {
+      auto direct = take(descriptors, wanted.direct, "a disk");
+      if (!direct) {
+        return std::unexpected(direct.error());
+      }
+      disk.direct = std::move(*direct);
+    }
+    disk.alignment = wanted.alignment;
+    disk.size = wanted.size;
+    disk.read_only = wanted.read_only;
+    disk.id = fmt::format("disk-{}", number++);
+    if (auto added = add_device(std::make_unique<virtio::BlkDevice>(std::move(disk), loop_));
+        !added) {
+      return added;
+    }
+  }
+  return {};
 }
 
 std::optional<Fd> Machine::accept(std::uint32_t port) {

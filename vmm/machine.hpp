@@ -64,6 +64,7 @@ class Machine {
   Result<void> add_device(std::unique_ptr<virtio::Device> device);
   Result<void> add_share(const MachineConfig& config, std::vector<Fd>& descriptors);
   Result<void> add_vsock(const MachineConfig& config);
+  Result<void> add_disks(const MachineConfig& config, std::vector<Fd>& descriptors);
   void add_serial(Fd output);
   Result<void> add_vcpus(std::uint32_t count, std::uint64_t entry);
   void run(const Vcpu& vcpu);

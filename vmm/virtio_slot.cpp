@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/eventfd.h>
 
+#include <cerrno>
 #include <semaphore>
 #include <utility>
 
@@ -18,7 +19,9 @@ VirtioSlot::Kick::Kick(VirtioSlot& owner, std::uint16_t queue)
       operation([this](std::int32_t result) {
         if (result > 0) {
           slot.transport_->kick(index);
-          arm();
+        }
+        if (result > 0 || result == -EINTR || result == -EAGAIN) {
+          arm();  // a kick that is no longer waited for would be a guest that hangs
         }
       }) {}
 

@@ -12,8 +12,7 @@
 namespace msb::virtio {
 
 namespace {
-// Without indirect descriptors a request of kFuseMaxPages pages and its headers must fit into the
-// queue.
+// A chain is at most as long as its queue, and a request has kFuseMaxPages pages and headers.
 constexpr std::array<std::uint16_t, 2> kQueueSizes{64, 512};
 static_assert(kQueueSizes[kFsFirstRequestQueue] > kFuseMaxPages + 4);
 

@@ -42,8 +42,8 @@ class DriverQueue {
     return geometry_.used + kUsedEntries + sizeof(UsedElement) * geometry_.size + 2;
   }
   [[nodiscard]] std::size_t free() const { return free_.size(); }
-  [[nodiscard]] Queue device_side() const {
-    auto queue = Queue::create(ram_.memory(), geometry_);
+  [[nodiscard]] Queue device_side(std::uint64_t features = 0) const {
+    auto queue = Queue::create(ram_.memory(), geometry_, features);
     REQUIRE(queue);
     return *queue;
   }
@@ -85,6 +85,27 @@ class DriverQueue {
     return add(std::span(buffers.begin(), buffers.size()));
   }
 
+  // Puts `buffers` into an indirect table at `table` and makes that available; gives the head.
+  std::uint16_t add_indirect(GuestAddress table, std::span<const Buffer> buffers) {
+    for (std::size_t i = 0; i < buffers.size(); ++i) {
+      const bool last = i + 1 == buffers.size();
+      const auto flags = static_cast<std::uint16_t>((buffers[i].writable ? kDescriptorWrite : 0) |
+                                                    (last ? 0 : kDescriptorNext));
+      ram_.put(table + i * sizeof(Descriptor),
+               Descriptor{buffers[i].address, buffers[i].length, flags,
+                          static_cast<std::uint16_t>(last ? 0xffff : i + 1)});
+    }
+    const std::uint16_t index = free_.back();
+    free_.pop_back();
+    set_descriptor(index, {table, static_cast<std::uint32_t>(buffers.size() * sizeof(Descriptor)),
+                           kDescriptorIndirect, 0xffff});
+    offer(index);
+    return index;
+  }
+  std::uint16_t add_indirect(GuestAddress table, std::initializer_list<Buffer> buffers) {
+    return add_indirect(table, std::span(buffers.begin(), buffers.size()));
+  }
+
   void set_descriptor(std::uint16_t index, const Descriptor& descriptor) {
     ram_.put(geometry_.descriptors + index * sizeof(Descriptor), descriptor);
   }
@@ -98,6 +119,14 @@ class DriverQueue {
     ram_.put(geometry_.available + kAvailableIndex, index);
   }
   [[nodiscard]] std::uint16_t available_index() const { return available_; }
+  // 2.7.7.2, 2.7.10.1: which used and which available entry either side wants to hear of.
+  void set_used_event(std::uint16_t index) {
+    ram_.put(geometry_.available + kAvailableEntries + 2U * geometry_.size, index);
+  }
+  [[nodiscard]] std::uint16_t available_event() const {
+    return ram_.get<std::uint16_t>(geometry_.used + kUsedEntries +
+                                   sizeof(UsedElement) * geometry_.size);
+  }
   void set_flags(std::uint16_t flags) { ram_.put(geometry_.available + kAvailableFlags, flags); }
 
   [[nodiscard]] std::uint16_t used_index() const {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -24,15 +25,16 @@ namespace msb::virtio::testing {
 
 class FakeIo final : public AsyncIo {
  public:
-  enum class Kind { kRead, kWrite, kPoll, kTimeout };
+  enum class Kind { kRead, kWrite, kPoll, kTimeout, kSync, kAllocate, kDefer };
   struct Request {
     Kind kind;
     int fd;
     std::span<const iovec>
         buffers;  // the caller's array, read at completion: it must still be there
     std::uint64_t offset;
-    std::uint32_t events;
+    std::uint32_t events;  // of a poll; the mode of an allocation
     Operation* operation;
+    std::uint64_t length = 0;  // of an allocation
     bool cancelled = false;
   };
 
@@ -58,6 +60,12 @@ class FakeIo final : public AsyncIo {
   void timeout(std::uint64_t /*nanoseconds*/, Operation& op) override {
     start({Kind::kTimeout, -1, {}, 0, 0, &op});
   }
+  void sync(int fd, Operation& op) override { start({Kind::kSync, fd, {}, 0, 0, &op}); }
+  void allocate(int fd, int mode, std::uint64_t offset, std::uint64_t length,
+                Operation& op) override {
+    start({Kind::kAllocate, fd, {}, offset, static_cast<std::uint32_t>(mode), &op, length});
+  }
+  void defer(Operation& op) override { start({Kind::kDefer, -1, {}, 0, 0, &op}); }
   void cancel(Operation& op) override {
     for (Request& request : pending_) {
       if (request.operation == &op) {
@@ -139,7 +147,23 @@ class FakeIo final : public AsyncIo {
           result = ::recvmsg(request.fd, &message, MSG_DONTWAIT);
         }
         break;
+      case Kind::kSync:
+        result = ::fdatasync(request.fd);
+        break;
+      case Kind::kAllocate:
+        result =
+            ::fallocate(request.fd, static_cast<int>(request.events),
+                        static_cast<off_t>(request.offset), static_cast<off_t>(request.length));
+        break;
+      case Kind::kDefer:
+        return 0;
       case Kind::kWrite: {
+        if (request.offset != kNoOffset) {
+          result = ::pwritev(request.fd, request.buffers.data(),
+                             static_cast<int>(request.buffers.size()),
+                             static_cast<off_t>(request.offset));
+          break;
+        }
         msghdr message{};
         message.msg_iov = const_cast<iovec*>(request.buffers.data());
         message.msg_iovlen = request.buffers.size();

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/disk.hpp"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <bit>
+
+namespace msb::launcher {
+
+namespace {
+
+constexpr std::uint64_t kSector = 512;
+// What every device and file system takes, where the kernel does not say (before Linux 6.1, or not
+// for this file system).
+constexpr std::uint32_t kSafeAlignment = 4096;
+
+bool take_word(std::string_view& rest, std::string_view word) {
+  if (rest.size() <= word.size() || !rest.ends_with(word) ||
+      rest[rest.size() - word.size() - 1] != ':') {
+    return false;
+  }
+  rest.remove_suffix(word.size() + 1);
+  return true;
+}
+
+std::uint32_t direct_alignment(int file) {
+  struct statx status{};
+  if (::statx(file, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) != 0 ||
+      (status.stx_mask & STATX_DIOALIGN) == 0) {
+    return kSafeAlignment;
+  }
+  const std::uint32_t wanted = std::max(status.stx_dio_mem_align, status.stx_dio_offset_align);
+  return wanted == 0 ? kSafeAlignment
+                     : std::max(static_cast<std::uint32_t>(kSector), std::bit_ceil(wanted));
+}
+
+}  // namespace
+
+Result<DiskWords> parse_disk(std::string_view word) {
+  DiskWords disk;
+  std::string_view rest = word;
+  while (true) {
+    if (!disk.read_only && take_word(rest, "ro")) {
+      disk.read_only = true;
+    } else if (!disk.direct && take_word(rest, "direct")) {
+      disk.direct = true;
+    } else {
+      break;
+    }
+  }
+  if (rest.empty()) {
+    return fail("--disk \"{}\" names no file; write FILE, FILE:ro or FILE:direct", word);
+  }
+  disk.path = rest;
+  return disk;
+}
+
+Result<OpenDisk> open_disk(const DiskWords& disk) {
+  OpenDisk opened;
+  const int access = disk.read_only ? O_RDONLY : O_RDWR;
+  // O_NONBLOCK: a FIFO that somebody put there is not waited for.
+  opened.file = Fd(::open(disk.path.c_str(), access | O_CLOEXEC | O_NONBLOCK));
+  struct stat status{};
+  if (!opened.file || ::fstat(opened.file.get(), &status) != 0) {
+    const int code = errno;
+    return fail_errno(code, "cannot open the disk \"{}\"{}", disk.path,
+                      (code == EACCES || code == EROFS) && !disk.read_only
+                          ? " for writing (add :ro to only read it)"
+                          : "");
+  }
+  opened.size = static_cast<std::uint64_t>(status.st_size);
+  if (S_ISBLK(status.st_mode)) {
+    if (::ioctl(opened.file.get(), BLKGETSIZE64, &opened.size) != 0) {
+      return fail_errno(errno, "cannot tell the size of the disk \"{}\"", disk.path);
+    }
+  } else if (!S_ISREG(status.st_mode)) {
+    return fail("the disk \"{}\" is neither a file nor a block device", disk.path);
+  }
+  if (opened.size == 0 || opened.size % kSector != 0) {
+    return fail(
+        "the disk \"{}\" has {} bytes, which is not a multiple of {}; it must be a raw image",
+        disk.path, opened.size, kSector);
+  }
+  // io_uring would not wait for a file that is opened so.
+  if (::fcntl(opened.file.get(), F_SETFL, 0) != 0) {
+    return fail_errno(errno, "cannot use the disk \"{}\"", disk.path);
+  }
+  if (::flock(opened.file.get(), (disk.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
+    const int code = errno;
+    return code == EWOULDBLOCK
+               ? fail("the disk \"{}\" is in use; stop the sandbox that has it{}", disk.path,
+                      disk.read_only ? "" : ", or add :ro to both to only read it")
+               : fail_errno(code, "cannot lock the disk \"{}\"", disk.path);
+  }
+  if (disk.direct) {
+    // The same file, whatever has come to lie at its path since.
+    const std::string path = fmt::format("/proc/self/fd/{}", opened.file.get());
+    opened.direct = Fd(::open(path.c_str(), access | O_CLOEXEC | O_DIRECT));
+    if (!opened.direct) {
+      const int code = errno;
+      return fail_errno(
+          code, "cannot open the disk \"{}\" past the page cache{}", disk.path,
+          code == EINVAL ? ", which its file system does not do; leave out :direct" : "");
+    }
+    opened.alignment = direct_alignment(opened.file.get());
+  }
+  return opened;
+}
+
+}  // namespace msb::launcher

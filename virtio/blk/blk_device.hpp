@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// The virtio block device (virtio 1.2 section 5.2) over a raw file: what the guest writes is what
+// the file holds, and its contents never say what it is.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <string>
+#include <vector>
+
+#include "base/async_io.hpp"
+#include "base/fd.hpp"
+#include "virtio/device.hpp"
+#include "virtio/spec.hpp"
+
+namespace msb::virtio {
+
+// A disk's backing.
+struct Disk {
+  Fd file;                        // a regular file or block device, writable unless read_only
+  Fd direct;                      // the same, opened with O_DIRECT; none: by the page cache alone
+  std::uint32_t alignment = 512;  // that `direct` wants of offsets, lengths and addresses, bytes
+  std::uint64_t size = 0;         // bytes; a rest smaller than a block is not shown
+  bool read_only = false;
+  std::string id;  // what the guest sees as serial number; 20 bytes, the rest is cut
+};
+
+// A write is answered when the host's page cache, or with `direct` the file, has it; a flush when
+// fdatasync(2) is done with all that was answered before. Requests that are under way at the same
+// time have no order (5.2.6.2). A request that `direct` cannot take for its alignment goes by the
+// page cache, which the host keeps coherent.
+class BlkDevice final : public Device {
+ public:
+  // `io` must outlive the device, and be drained before the device is destroyed.
+  BlkDevice(Disk disk, AsyncIo& io);
+
+  // The file has `bytes` now, more or fewer: the guest is told. What is under way ends as it began.
+  void resize(std::uint64_t bytes);
+  [[nodiscard]] std::uint64_t size() const { return config_.capacity * kBlkSectorSize; }  // bytes
+  [[nodiscard]] std::uint64_t flushes() const { return flushes_; }                        // done
+
+  [[nodiscard]] std::uint32_t type() const override { return kDeviceBlk; }
+  [[nodiscard]] std::uint64_t features() const override { return features_; }
+  [[nodiscard]] std::span<const std::uint16_t> max_queue_sizes() const override;
+  [[nodiscard]] std::span<const std::byte> config() const override {
+    return std::as_bytes(std::span(&config_, 1));
+  }
+  void activate(std::vector<Queue> queues, std::uint64_t features, DriverNotifier& driver) override;
+  void on_queue(std::uint16_t index) override;
+  void reset(std::function<void()> done) override;
+
+ private:
+  // A request under way: owns the guest's buffers until the file is done with them.
+  struct Request {
+    Request(BlkDevice& device, Queue from, DescriptorChain buffers, BlkType what);
+    Queue queue;
+    DescriptorChain chain;
+    BlkType type;
+    std::uint64_t offset = 0;  // in the file, bytes: of the transfer, or of the present range
+    std::uint64_t size = 0;    // bytes
+    std::uint64_t done = 0;    // of these
+    std::vector<iovec> iovecs;
+    std::vector<BlkRange> ranges;  // still to be done, in reverse order
+    bool by_writing = false;       // since the file system cannot make zeroes
+    std::list<Request>::iterator position;
+    Operation operation;
+  };
+
+  void serve(DescriptorChain chain);
+  void answer(Queue& queue, DescriptorChain chain, BlkStatus status, std::size_t written = 0);
+  [[nodiscard]] bool in_disk(std::uint64_t sector, std::uint64_t bytes) const;
+  Request& start(DescriptorChain chain, BlkType type);
+
+  void start_transfer(DescriptorChain chain, const BlkRequestHeader& header, std::size_t size);
+  void transfer(Request& request);
+  [[nodiscard]] int file_for(const Request& request, std::uint64_t offset) const;
+
+  void start_ranges(DescriptorChain chain, BlkType type);
+  void next_range(Request& request);
+  void write_zeroes(Request& request);
+
+  void on_done(Request& request, std::int32_t result);
+  void on_transferred(Request& request, std::int32_t result);
+  void on_range(Request& request, std::int32_t result);
+  void finish(Request& request, BlkStatus status);
+  void leave(Request& request);
+  void notify_later();
+  void notify();
+
+  Disk disk_;
+  AsyncIo& io_;
+  std::uint64_t features_ = 0;
+  BlkConfig config_{};
+  std::vector<Queue> queues_;  // empty while idle
+  DriverNotifier* driver_ = nullptr;
+  std::list<Request> requests_;
+  std::list<Request> finished_;  // cannot be destroyed from inside their own completion
+  Operation notify_;             // one interrupt for all that was finished together
+  Operation more_;               // the rest of a queue that was not worked off in one turn
+  std::function<void()> reset_done_;
+  std::uint64_t flushes_ = 0;
+};
+
+}  // namespace msb::virtio
