@@ -27,6 +27,12 @@ enum class ControlKind : std::uint32_t {
   kVsockConnect = 3,  // value: guest port; descriptor: a stream socket that becomes the connection
   kDescriptors = 4,   // those that one message cannot take: the first of the next kConfigure
 
+  // Requests, each answered by kDone or kRefused with the same value.
+  kPause = 5,       // stop the vCPUs, and let the devices come to rest
+  kResume = 6,      // undo that
+  kCounters = 7,    // kDone's text: MachineCounters as JSON
+  kResizeDisk = 8,  // text: "DISK BYTES": the file of that disk, counted from 0, has this size now
+
   // machine to launcher
   kRunning = 16,  // the vCPUs run, if times were asked for; text: "name nanoseconds" lines of
                   // CLOCK_MONOTONIC times
@@ -35,6 +41,8 @@ enum class ControlKind : std::uint32_t {
   kStopped = 18,      // the guest stopped; value: StopReason; text: detail
   kError = 19,        // the machine could not be built or failed; text: one sentence
   kProbeResult = 20,  // value: 1 when Linux guests can run; text: one sentence, else why not
+  kDone = 21,         // value: that of the request; text: what it gives, if anything
+  kRefused = 22,      // value: that of the request; text: one sentence
 };
 
 enum class StopReason : std::uint32_t {

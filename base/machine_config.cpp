@@ -2,11 +2,8 @@
 #include "base/machine_config.hpp"
 
 #include <bit>
-#include <cereal/archives/json.hpp>
-#include <cereal/types/string.hpp>
-#include <cereal/types/vector.hpp>
-#include <exception>
-#include <sstream>
+
+#include "base/json.hpp"
 
 namespace msb {
 
@@ -35,23 +32,16 @@ void MachineConfig::serialize(Archive& archive) {
 }
 
 std::string MachineConfig::to_json() const {
-  std::ostringstream out;
-  {
-    cereal::JSONOutputArchive archive(out, cereal::JSONOutputArchive::Options::NoIndent());
-    archive(cereal::make_nvp("machine", *this));
-  }
-  return out.str();
+  return write_json("machine", *this);
 }
 
 Result<MachineConfig> MachineConfig::from_json(std::string_view json) {
-  MachineConfig config;
-  try {
-    std::istringstream in{std::string(json)};
-    cereal::JSONInputArchive archive(in);
-    archive(cereal::make_nvp("machine", config));
-  } catch (const std::exception& error) {  // cereal and rapidjson report bad input by exception
-    return fail("the machine configuration is not valid JSON of version 1: {}", error.what());
+  auto read = read_json<MachineConfig>("machine", json);
+  if (!read) {
+    return fail("the machine configuration is not valid JSON of version 1: {}",
+                read.error().message);
   }
+  MachineConfig& config = *read;
   if (config.version != 1) {
     return fail("the machine configuration has version {}, this program reads version 1",
                 config.version);

@@ -52,7 +52,7 @@ TEST_CASE("a disk's words stand behind its path, in any order, each once") {
     CHECK(disk->direct == row.direct);
   }
   CHECK_FALSE(parse_disk(""));
-  CHECK(parse_disk(":ro")->path == ":ro");
+  CHECK_FALSE(parse_disk(":ro"));
 }
 
 TEST_CASE("a disk has a whole number of sectors, and is a file or a device") {
