@@ -6,6 +6,8 @@
 //     ▲                      │ reset(done)
 //     └── done() ── draining ◀
 //
+// Whether idle or active, pause(done) brings it to rest until resume().
+//
 // Devices are passive: they act only when called, always on the loop's thread, and have no locks.
 #pragma once
 
@@ -67,6 +69,12 @@ class Device {
   // Forgets the driver: closes the queues, and calls `done` once no operation touches guest memory
   // any more. Callable when idle.
   virtual void reset(std::function<void()> done) = 0;
+
+  // Comes to rest: starts no operation on guest memory any more, and calls `done` once none is
+  // under way. What the host sends meanwhile waits. None of the calls above comes before resume().
+  virtual void pause(std::function<void()> done) = 0;
+  // on_queue() of every queue follows, if it is active.
+  virtual void resume() = 0;
 
   [[nodiscard]] const DeviceCounters& counters() const { return counters_; }
 

@@ -21,6 +21,10 @@ void set_high(std::uint64_t& value, std::uint32_t high) {
 // mistake.
 constexpr std::size_t kRegisterSize = 4;
 
+std::size_t register_index(std::uint64_t offset) {
+  return std::min(offset / kRegisterSize, std::uint64_t{MmioTransport::kRegisters - 1});
+}
+
 }  // namespace
 
 MmioTransport::MmioTransport(Device& device, const GuestMemory& memory, RegisterPage page,
@@ -69,6 +73,7 @@ void MmioTransport::read(std::uint64_t offset, std::span<std::byte> data) const 
   if (offset >= kMmioSize) {
     return;
   }
+  reads_[register_index(offset)].fetch_add(1, std::memory_order_relaxed);
   if (offset >= kMmioConfig) {
     // The device may be changing it on its own thread.
     const auto rest = page_.subspan(offset);
@@ -82,6 +87,9 @@ void MmioTransport::read(std::uint64_t offset, std::span<std::byte> data) const 
 }
 
 void MmioTransport::write(std::uint64_t offset, std::span<const std::byte> data) {
+  if (offset < kMmioSize) {
+    writes_[register_index(offset)].fetch_add(1, std::memory_order_relaxed);
+  }
   if (offset >= kMmioConfig) {
     write_config(offset - kMmioConfig, data);
   } else if (data.size() == kRegisterSize && offset % kRegisterSize == 0) {
@@ -266,10 +274,26 @@ void MmioTransport::reset() {
   status_.store(0, std::memory_order_release);
 }
 
+bool MmioTransport::may_kick() const {
+  return active_ && (status_.load(std::memory_order_acquire) & kStatusNeedsReset) == 0;
+}
+
 void MmioTransport::kick(std::uint16_t index) {
-  if (active_ && index < queues_.size() &&
-      (status_.load(std::memory_order_acquire) & kStatusNeedsReset) == 0) {
+  if (index < queues_.size() && !paused_ && may_kick()) {
     kicks_.fetch_add(1, std::memory_order_relaxed);
+    device_.on_queue(index);
+  }
+}
+
+void MmioTransport::pause(std::function<void()> done) {
+  paused_ = true;
+  device_.pause(std::move(done));
+}
+
+void MmioTransport::resume() {
+  paused_ = false;
+  device_.resume();
+  for (std::uint16_t index = 0; index < queues_.size() && may_kick(); ++index) {
     device_.on_queue(index);
   }
 }

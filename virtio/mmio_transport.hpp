@@ -45,6 +45,20 @@ class MmioTransport final : private DriverNotifier {
   // A kick of queue `index`, on the device's thread. Ignored unless the device is active.
   void kick(std::uint16_t index);
 
+  // Brings the device to rest, and wakes it, on its thread. No access may come in between. Kicks
+  // that do are not lost: resume() looks at all queues.
+  void pause(std::function<void()> done);
+  void resume();
+
+  // Accesses of the driver that came here, by register: read and written at offset / 4, and those
+  // of the configuration space at the end. From any thread.
+  static constexpr std::size_t kRegisters = kMmioConfig / 4 + 1;
+  [[nodiscard]] std::uint64_t reads(std::size_t index) const {
+    return reads_[index].load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint64_t writes(std::size_t index) const {
+    return writes_[index].load(std::memory_order_relaxed);
+  }
   // How often the driver kicked an active device, and was interrupted. From any thread.
   [[nodiscard]] std::uint64_t kicks() const { return kicks_.load(std::memory_order_relaxed); }
   [[nodiscard]] std::uint64_t interrupts() const {
@@ -72,6 +86,8 @@ class MmioTransport final : private DriverNotifier {
   void write_config(std::uint64_t offset, std::span<const std::byte> data);
   void show_config();
 
+  [[nodiscard]] bool may_kick() const;
+
   void used_buffers() override;
   void config_changed() override;
   void needs_reset() override;
@@ -92,6 +108,9 @@ class MmioTransport final : private DriverNotifier {
   std::atomic_ref<std::uint32_t> status_;
   std::atomic_ref<std::uint32_t> interrupt_status_;
   bool active_ = false;  // the device's thread only
+  bool paused_ = false;  // likewise
+  mutable std::array<std::atomic<std::uint64_t>, kRegisters> reads_{};
+  std::array<std::atomic<std::uint64_t>, kRegisters> writes_{};
   std::atomic<std::uint64_t> kicks_ = 0;
   std::atomic<std::uint64_t> interrupts_ = 0;
 };

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -212,6 +213,19 @@ Result<void> Vcpu::run() const {
     return fail_errno(errno, "KVM_RUN failed");
   }
   return {};
+}
+
+void Vcpu::stop_running() const {
+  std::atomic_ref(run_->immediate_exit).store(1, std::memory_order_seq_cst);
+}
+
+void Vcpu::let_run() const {
+  std::atomic_ref(run_->immediate_exit).store(0, std::memory_order_seq_cst);
+}
+
+void Vcpu::forgive_pause() const {
+  // Fails for a guest without kvmclock, to which there is nothing to say.
+  [[maybe_unused]] const int status = ::ioctl(fd_.get(), KVM_KVMCLOCK_CTRL, 0);
 }
 
 std::span<std::byte> Vcpu::io_data() const {

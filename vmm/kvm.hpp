@@ -70,6 +70,13 @@ class Vcpu {
   // Runs the guest until it exits; state().exit_reason says why. Fails with code EINTR when a
   // signal or state().immediate_exit ended it.
   [[nodiscard]] Result<void> run() const;
+  // Ends the run() under way on another thread, or else the next, with EINTR; the thread has to get
+  // a signal as well. Until let_run().
+  void stop_running() const;
+  void let_run() const;
+  // Tells the guest, if it uses kvmclock, that it did not run for a while and nothing hangs
+  // (KVM_KVMCLOCK_CTRL). On the thread of run().
+  void forgive_pause() const;
   // Shared with the kernel. What it says about the guest is KVM's word and can be trusted.
   [[nodiscard]] kvm_run& state() const { return *run_; }
   // Bytes of the port access of a KVM_EXIT_IO.

@@ -2,12 +2,12 @@
 #include "vmm/machine.hpp"
 
 #include <fmt/format.h>
+#include <pthread.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <utility>
 
-#include "virtio/blk/blk_device.hpp"
 #include "virtio/fs/fs_device.hpp"
 #include "vmm/boot.hpp"
 #include "vmm/cpuid.hpp"
@@ -117,10 +117,10 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
   return add_vcpus(config.vcpus, kernel->entry);
 }
 
-Result<void> Machine::add_device(std::unique_ptr<virtio::Device> device) {
+Result<void> Machine::add_device(std::string name, std::unique_ptr<virtio::Device> device) {
   const auto index = static_cast<std::uint32_t>(bus_.slots().size());
-  auto slot =
-      VirtioSlot::create(index, std::move(device), vm_, *memory_, registers_->page(index), loop_);
+  auto slot = VirtioSlot::create(index, std::move(name), std::move(device), vm_, *memory_,
+                                 registers_->page(index), loop_);
   if (!slot) {
     return std::unexpected(slot.error());
   }
@@ -145,7 +145,8 @@ Result<void> Machine::add_share(const MachineConfig& config, std::vector<Fd>& de
       return added;
     }
   }
-  return add_device(std::make_unique<virtio::FsDevice>(config.share_tag, std::move(tree), loop_));
+  return add_device("fs",
+                    std::make_unique<virtio::FsDevice>(config.share_tag, std::move(tree), loop_));
 }
 
 Result<void> Machine::add_vsock(const MachineConfig& config) {
@@ -153,11 +154,10 @@ Result<void> Machine::add_vsock(const MachineConfig& config) {
   auto device = std::make_unique<virtio::VsockDevice>(
       kGuestCid, loop_, [this](std::uint32_t port) { return accept(port); });
   vsock_ = device.get();
-  return add_device(std::move(device));
+  return add_device("vsock", std::move(device));
 }
 
 Result<void> Machine::add_disks(const MachineConfig& config, std::vector<Fd>& descriptors) {
-  std::size_t number = 0;
   for (const DiskConfig& wanted : config.disks) {
     virtio::Disk disk;
     auto file = take(descriptors, wanted.file, "a disk");
@@ -175,9 +175,11 @@ Result<void> Machine::add_disks(const MachineConfig& config, std::vector<Fd>& de
     disk.alignment = wanted.alignment;
     disk.size = wanted.size;
     disk.read_only = wanted.read_only;
-    disk.id = fmt::format("disk-{}", number++);
-    if (auto added = add_device(std::make_unique<virtio::BlkDevice>(std::move(disk), loop_));
-        !added) {
+    const std::string name = fmt::format("disk-{}", disks_.size());
+    disk.id = name;
+    auto device = std::make_unique<virtio::BlkDevice>(std::move(disk), loop_);
+    disks_.push_back(device.get());
+    if (auto added = add_device(name, std::move(device)); !added) {
       return added;
     }
   }
@@ -230,7 +232,11 @@ void Machine::start() {
 void Machine::run(const Vcpu& vcpu) {
   std::optional<Stop> stop;
   while (!stop) {
+    if (gate_closed_.load(std::memory_order_acquire)) {
+      wait_at_gate(vcpu);
+    }
     const auto ran = vcpu.run();
+    exits_.fetch_add(1, std::memory_order_relaxed);
     if (!ran && (ran.error().code == EINTR || ran.error().code == EAGAIN)) {
       continue;
     }
@@ -241,6 +247,81 @@ void Machine::run(const Vcpu& vcpu) {
       owner_.stopped(stop);
     }
   });
+}
+
+// --- pause ---
+
+void Machine::pause(std::function<void()> done) {
+  if (paused_) {
+    done();
+    return;
+  }
+  pause_done_ = std::move(done);
+  {
+    // Under the lock, so that a vCPU that has just been let go takes none of this back.
+    const std::scoped_lock lock(gate_mutex_);
+    gate_closed_.store(true, std::memory_order_release);
+    for (const Vcpu& vcpu : vcpus_) {
+      vcpu.stop_running();
+    }
+  }
+  for (std::jthread& thread : threads_) {
+    ::pthread_kill(thread.native_handle(), kInterruptSignal);
+  }
+}
+
+// On the vCPU's thread.
+void Machine::wait_at_gate(const Vcpu& vcpu) {
+  std::unique_lock lock(gate_mutex_);
+  if (++waiting_ == vcpus_.size()) {
+    loop_.post([this] { on_vcpus_stopped(); });
+  }
+  gate_.wait(lock, [this] { return !gate_closed_.load(std::memory_order_relaxed); });
+  --waiting_;
+  vcpu.let_run();
+  vcpu.forgive_pause();
+}
+
+// Kicks that the vCPUs gave last may still be on their way; the transports keep them.
+void Machine::on_vcpus_stopped() {
+  devices_moving_ = bus_.slots().size();
+  for (const auto& slot : bus_.slots()) {
+    slot->transport().pause([this] {
+      if (--devices_moving_ == 0) {
+        paused_ = true;
+        std::exchange(pause_done_, nullptr)();
+      }
+    });
+  }
+}
+
+void Machine::resume() {
+  if (!std::exchange(paused_, false)) {
+    return;
+  }
+  for (const auto& slot : bus_.slots()) {
+    slot->transport().resume();
+  }
+  const std::scoped_lock lock(gate_mutex_);
+  gate_closed_.store(false, std::memory_order_release);
+  gate_.notify_all();
+}
+
+Result<void> Machine::resize_disk(std::size_t index, std::uint64_t bytes) {
+  if (index >= disks_.size()) {
+    return fail("there is no disk {}; the sandbox has {}", index, disks_.size());
+  }
+  disks_[index]->resize(bytes);
+  return {};
+}
+
+MachineCounters Machine::counters() const {
+  MachineCounters counters;
+  counters.exits = exits_.load(std::memory_order_relaxed);
+  for (const auto& slot : bus_.slots()) {
+    counters.devices.push_back(slot->report());
+  }
+  return counters;
 }
 
 std::optional<Machine::Stop> Machine::handle_exit(const Vcpu& vcpu) {

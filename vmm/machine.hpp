@@ -2,9 +2,13 @@
 // One microVM: memory, vCPUs, devices, and its life from the first instruction to the last.
 #pragma once
 
+#include <atomic>
+#include <condition_variable>
+#include <csignal>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -15,7 +19,9 @@
 #include "base/fd.hpp"
 #include "base/loop.hpp"
 #include "base/machine_config.hpp"
+#include "base/machine_counters.hpp"
 #include "base/result.hpp"
+#include "virtio/blk/blk_device.hpp"
 #include "virtio/guest_memory.hpp"
 #include "virtio/vsock/vsock_device.hpp"
 #include "vmm/bus.hpp"
@@ -50,6 +56,19 @@ class Machine {
   // Enters the guest: one thread per vCPU. Once.
   void start();
 
+  // Stops all vCPUs and brings all devices to rest; `done` is called when nothing moves any more.
+  // On the loop's thread, as the next two, of a machine that was started; not before an earlier
+  // call is done. A machine that is paused already is so at once.
+  void pause(std::function<void()> done);
+  void resume();
+  // The file of disk `index` has `bytes` now. Fails when there is no such disk.
+  Result<void> resize_disk(std::size_t index, std::uint64_t bytes);
+  [[nodiscard]] MachineCounters counters() const;
+
+  // The signal that a vCPU's thread gets to leave the guest. The process must handle it, by doing
+  // nothing.
+  static constexpr int kInterruptSignal = SIGUSR1;
+
   // Connects a stream socket (blocking mode) to a vsock port in the guest, as
   // VsockDevice::connect().
   void connect(Fd socket, std::uint32_t guest_port) {
@@ -61,13 +80,15 @@ class Machine {
       : vm_(std::move(vm)), loop_(loop), owner_(std::move(owner)) {}
 
   Result<void> build(const MachineConfig& config, std::vector<Fd> descriptors);
-  Result<void> add_device(std::unique_ptr<virtio::Device> device);
+  Result<void> add_device(std::string name, std::unique_ptr<virtio::Device> device);
   Result<void> add_share(const MachineConfig& config, std::vector<Fd>& descriptors);
   Result<void> add_vsock(const MachineConfig& config);
   Result<void> add_disks(const MachineConfig& config, std::vector<Fd>& descriptors);
   void add_serial(Fd output);
   Result<void> add_vcpus(std::uint32_t count, std::uint64_t entry);
   void run(const Vcpu& vcpu);
+  void wait_at_gate(const Vcpu& vcpu);
+  void on_vcpus_stopped();
   // Handles one exit; gives why the machine stops, or nothing.
   std::optional<Stop> handle_exit(const Vcpu& vcpu);
   std::optional<Fd> accept(std::uint32_t port);
@@ -82,6 +103,18 @@ class Machine {
   std::vector<std::uint32_t> host_ports_;
   std::vector<Vcpu> vcpus_;
   std::vector<std::jthread> threads_;
+  std::vector<virtio::BlkDevice*> disks_;  // owned by their slots on the bus
+  std::atomic<std::uint64_t> exits_ = 0;
+
+  // Where vCPUs wait while the machine is paused.
+  std::mutex gate_mutex_;
+  std::condition_variable gate_;
+  std::atomic<bool> gate_closed_ = false;
+  std::size_t waiting_ = 0;  // vCPUs at the closed gate
+
+  bool paused_ = false;             // all is at rest
+  std::size_t devices_moving_ = 0;  // while it comes to rest
+  std::function<void()> pause_done_;
   bool stopped_ = false;
 };
 

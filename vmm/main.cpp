@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <csignal>
 #include <cstdlib>
 #include <iterator>
@@ -109,15 +110,57 @@ class Control {
         }
         break;
       }
-      if (message->kind == ControlKind::kVsockConnect && message->descriptors.size() == 1) {
-        machine_.connect(std::move(message->descriptors.front()), message->value);
-      } else {
-        finish_with({fmt::format(
-            "the launcher sent a control message of kind {}, which has no meaning here",
-            static_cast<std::uint32_t>(message->kind))});
-      }
+      handle(*message);
     }
     watch();
+  }
+
+  void handle(ControlMessage& message) {
+    const std::uint32_t request = message.value;
+    switch (message.kind) {
+      case ControlKind::kVsockConnect:
+        if (message.descriptors.size() == 1) {
+          machine_.connect(std::move(message.descriptors.front()), message.value);
+          return;
+        }
+        break;
+      case ControlKind::kPause:
+        machine_.pause([request] { report(ControlKind::kDone, request, {}); });
+        return;
+      case ControlKind::kResume:
+        machine_.resume();
+        report(ControlKind::kDone, request, {});
+        return;
+      case ControlKind::kCounters:
+        report(ControlKind::kDone, request, machine_.counters().to_json());
+        return;
+      case ControlKind::kResizeDisk:
+        resize_disk(request, message.text);
+        return;
+      default:
+        break;
+    }
+    finish_with(
+        {fmt::format("the launcher sent a control message of kind {} and {} descriptors, "
+                     "which has no meaning here",
+                     static_cast<std::uint32_t>(message.kind), message.descriptors.size())});
+  }
+
+  void resize_disk(std::uint32_t request, std::string_view text) {
+    std::size_t disk = 0;
+    std::uint64_t bytes = 0;
+    const char* const end = text.data() + text.size();
+    const auto first = std::from_chars(text.data(), end, disk);
+    if (first.ec != std::errc() || first.ptr == end || *first.ptr != ' ') {
+      finish_with({"the launcher asked for a disk's new size without saying which"});
+    }
+    const auto second = std::from_chars(first.ptr + 1, end, bytes);
+    if (second.ec != std::errc() || second.ptr != end) {
+      finish_with({"the launcher asked for a disk's new size without saying it"});
+    }
+    const auto resized = machine_.resize_disk(disk, bytes);
+    resized ? report(ControlKind::kDone, request, {})
+            : report(ControlKind::kRefused, request, resized.error().message);
   }
 
   Loop& loop_;
@@ -182,6 +225,9 @@ int main() {
   }
   // A control socket that breaks is found by its error, not by a signal.
   ::signal(SIGPIPE, SIG_IGN);
+  struct sigaction interrupt{};
+  interrupt.sa_handler = [](int) {};
+  ::sigaction(vmm::Machine::kInterruptSignal, &interrupt, nullptr);
 
   Timeline timeline;
   timeline.mark("started");

@@ -29,17 +29,19 @@ void VirtioSlot::Kick::arm() {
   slot.loop_.read(event.get(), {&buffer, 1}, AsyncIo::kNoOffset, operation);
 }
 
-VirtioSlot::VirtioSlot(std::uint32_t index, std::unique_ptr<virtio::Device> device, Loop& loop)
+VirtioSlot::VirtioSlot(std::uint32_t index, std::string name,
+                       std::unique_ptr<virtio::Device> device, Loop& loop)
     : loop_(loop),
+      name_(std::move(name)),
       address_(kVirtioWindowsAddress + index * virtio::kMmioSize),
       line_(kFirstVirtioInterrupt + index),
       device_(std::move(device)),
       acknowledged_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 Result<std::unique_ptr<VirtioSlot>> VirtioSlot::create(
-    std::uint32_t index, std::unique_ptr<virtio::Device> device, const Vm& vm,
+    std::uint32_t index, std::string name, std::unique_ptr<virtio::Device> device, const Vm& vm,
     const virtio::GuestMemory& memory, virtio::MmioTransport::RegisterPage page, Loop& loop) {
-  std::unique_ptr<VirtioSlot> slot(new VirtioSlot(index, std::move(device), loop));
+  std::unique_ptr<VirtioSlot> slot(new VirtioSlot(index, std::move(name), std::move(device), loop));
   if (!slot->acknowledged_) {
     return fail_errno(errno, "cannot create an eventfd for device {}", index);
   }
@@ -75,6 +77,26 @@ Result<std::unique_ptr<VirtioSlot>> VirtioSlot::create(
     kick.arm();
   }
   return slot;
+}
+
+DeviceReport VirtioSlot::report() const {
+  const virtio::DeviceCounters& counters = device_->counters();
+  DeviceReport report{name_,
+                      counters.requests,
+                      counters.errors,
+                      counters.bytes_read,
+                      counters.bytes_written,
+                      transport_->kicks(),
+                      transport_->interrupts(),
+                      {}};
+  for (std::size_t index = 0; index < virtio::MmioTransport::kRegisters; ++index) {
+    const RegisterCounters accesses{static_cast<std::uint32_t>(index * 4), transport_->reads(index),
+                                    transport_->writes(index)};
+    if (accesses.reads != 0 || accesses.writes != 0) {
+      report.registers.push_back(accesses);
+    }
+  }
+  return report;
 }
 
 std::string VirtioSlot::command_line() const {

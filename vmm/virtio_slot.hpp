@@ -9,6 +9,7 @@
 
 #include "base/fd.hpp"
 #include "base/loop.hpp"
+#include "base/machine_counters.hpp"
 #include "base/result.hpp"
 #include "virtio/mmio_transport.hpp"
 #include "vmm/kvm.hpp"
@@ -21,7 +22,8 @@ class VirtioSlot {
  public:
   // `index` counts devices from 0 and decides address and interrupt line. All references must
   // outlive the slot; the loop must be drained before it is destroyed.
-  static Result<std::unique_ptr<VirtioSlot>> create(std::uint32_t index,
+  // `name`: for its counters.
+  static Result<std::unique_ptr<VirtioSlot>> create(std::uint32_t index, std::string name,
                                                     std::unique_ptr<virtio::Device> device,
                                                     const Vm& vm, const virtio::GuestMemory& memory,
                                                     virtio::MmioTransport::RegisterPage page,
@@ -29,6 +31,8 @@ class VirtioSlot {
 
   [[nodiscard]] std::uint64_t address() const { return address_; }
   [[nodiscard]] virtio::MmioTransport& transport() { return *transport_; }
+  // What it has counted, on the loop's thread.
+  [[nodiscard]] DeviceReport report() const;
   // How the kernel is told of the device: "virtio_mmio.device=4K@0x...:5".
   [[nodiscard]] std::string command_line() const;
 
@@ -45,9 +49,11 @@ class VirtioSlot {
     Operation operation;
   };
 
-  VirtioSlot(std::uint32_t index, std::unique_ptr<virtio::Device> device, Loop& loop);
+  VirtioSlot(std::uint32_t index, std::string name, std::unique_ptr<virtio::Device> device,
+             Loop& loop);
 
   Loop& loop_;
+  const std::string name_;
   const std::uint64_t address_;
   const std::uint32_t line_;
   std::unique_ptr<virtio::Device> device_;

@@ -32,7 +32,7 @@ BlkDevice::BlkDevice(Disk disk, AsyncIo& io)
       io_(io),
       notify_([this](std::int32_t) { notify(); }),
       more_([this](std::int32_t result) {
-        if (driver_ != nullptr && result >= 0) {
+        if (driver_ != nullptr && !paused_ && result >= 0) {
           on_queue(0);
         }
       }) {
@@ -358,9 +358,22 @@ void BlkDevice::finish(Request& request, BlkStatus status) {
 
 void BlkDevice::leave(Request& request) {
   finished_.splice(finished_.begin(), requests_, request.position);
+  tell_idle();
+}
+
+void BlkDevice::tell_idle() {
   if (requests_.empty() && reset_done_) {
     std::exchange(reset_done_, nullptr)();
   }
+  if (requests_.empty() && !notify_.pending() && pause_done_) {
+    std::exchange(pause_done_, nullptr)();
+  }
+}
+
+void BlkDevice::pause(std::function<void()> done) {
+  paused_ = true;
+  pause_done_ = std::move(done);
+  tell_idle();
 }
 
 void BlkDevice::notify() {
@@ -368,6 +381,7 @@ void BlkDevice::notify() {
   if (driver_ != nullptr && queues_.front().take_interrupt()) {
     driver_->used_buffers();
   }
+  tell_idle();
 }
 
 void BlkDevice::reset(std::function<void()> done) {
@@ -377,14 +391,11 @@ void BlkDevice::reset(std::function<void()> done) {
   queues_.clear();
   driver_ = nullptr;
   finished_.clear();
-  if (requests_.empty()) {
-    done();
-    return;
-  }
   reset_done_ = std::move(done);
   for (Request& request : requests_) {
     io_.cancel(request.operation);
   }
+  tell_idle();
 }
 
 }  // namespace msb::virtio

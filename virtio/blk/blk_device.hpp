@@ -50,6 +50,8 @@ class BlkDevice final : public Device {
   void activate(std::vector<Queue> queues, std::uint64_t features, DriverNotifier& driver) override;
   void on_queue(std::uint16_t index) override;
   void reset(std::function<void()> done) override;
+  void pause(std::function<void()> done) override;
+  void resume() override { paused_ = false; }
 
  private:
   // A request under way: owns the guest's buffers until the file is done with them.
@@ -88,6 +90,7 @@ class BlkDevice final : public Device {
   void leave(Request& request);
   void notify_later();
   void notify();
+  void tell_idle();
 
   Disk disk_;
   AsyncIo& io_;
@@ -100,6 +103,8 @@ class BlkDevice final : public Device {
   Operation notify_;             // one interrupt for all that was finished together
   Operation more_;               // the rest of a queue that was not worked off in one turn
   std::function<void()> reset_done_;
+  std::function<void()> pause_done_;
+  bool paused_ = false;
   std::uint64_t flushes_ = 0;
 };
 

@@ -361,5 +361,48 @@ TEST_CASE("many requests at a time, in any order of completion, are each answere
   CHECK(guest.file_bytes(0, model.size()) == model);
 }
 
+TEST_CASE(
+    "a disk is at rest once the file is done with what was under way, and goes on where it was") {
+  BlkGuest guest;
+  guest.io.hold = [](const FakeIo::Request& request) {
+    return request.kind != FakeIo::Kind::kDefer;
+  };
+  const auto data = pattern(kSector);
+  guest.ram.put_bytes(BlkGuest::kData, data);
+  const std::uint16_t written = guest.add(BlkType::kOut, 3, {{BlkGuest::kData, kSector, false}});
+  guest.kick();
+  bool quiet = false;
+  guest.device.pause([&] { quiet = true; });
+  guest.io.run();
+  CHECK_FALSE(quiet);
+  const std::uint16_t later =
+      guest.add(BlkType::kIn, 3, {{BlkGuest::kData + kPage, kSector, true}});
+  guest.io.hold = nullptr;
+  guest.io.run();
+  CHECK(quiet);
+  CHECK(guest.notifier.interrupts == 1);
+  CHECK(guest.take(written));
+  const auto before = guest.ram.snapshot();
+  guest.io.run();
+  CHECK(guest.ram.snapshot() == before);
+  CHECK(guest.io.pending() == 0);
+  guest.device.resume();
+  guest.kick();
+  guest.io.run();
+  REQUIRE(guest.take(later));
+  CHECK(guest.ram.bytes(BlkGuest::kData + kPage, kSector) == data);
+}
+
+TEST_CASE("a disk with nothing to do is at rest at once, active or not") {
+  BlkGuest guest;
+  int quiet = 0;
+  guest.device.pause([&] { ++quiet; });
+  CHECK(quiet == 1);
+  guest.device.resume();
+  guest.device.reset([] {});
+  guest.device.pause([&] { ++quiet; });
+  CHECK(quiet == 2);
+}
+
 }  // namespace
 }  // namespace msb::virtio

@@ -86,14 +86,21 @@ void FsDevice::serve(Queue& queue, DescriptorChain chain) {
       return;
     }
     const auto text = std::as_bytes(std::span(read->file->text)).subspan(read->offset, read->size);
+    counters_.bytes_read += text.size();
     const std::uint32_t used = write_reply(chain, unique, 0, text);
-    queue.push(std::move(chain), used);
+    push(queue, std::move(chain), 0, used);
   } else if (const auto* reply = std::get_if<FuseReply>(&answer)) {
     const std::uint32_t used = write_reply(chain, unique, reply->error, reply->payload);
-    queue.push(std::move(chain), used);
+    push(queue, std::move(chain), reply->error, used);
   } else {
-    queue.push(std::move(chain), 0);
+    push(queue, std::move(chain), 0, 0);  // a request that has no answer
   }
+}
+
+void FsDevice::push(Queue& queue, DescriptorChain chain, std::int32_t error, std::uint32_t used) {
+  ++counters_.requests;
+  counters_.errors += error != 0 ? 1 : 0;
+  queue.push(std::move(chain), used);
 }
 
 FsDevice::Read::Read(FsDevice& device, Queue from, DescriptorChain buffers, std::uint64_t request,
@@ -137,14 +144,26 @@ void FsDevice::finish_read(Read& read, std::int32_t error) {
   // The bytes are in place already.
   header.len = static_cast<std::uint32_t>(sizeof header + (error == 0 ? read.fetched : 0));
   read.chain.write(0, std::as_bytes(std::span(&header, 1)));
-  read.queue.push(std::move(read.chain), header.len);
+  counters_.bytes_read += read.fetched;
+  push(read.queue, std::move(read.chain), error, header.len);
   finished_.splice(finished_.begin(), reads_, read.position);
   if (driver_ != nullptr) {
     notify();
   }
-  if (reads_.empty() && reset_done_) {
-    std::exchange(reset_done_, nullptr)();
+  tell_idle();
+}
+
+void FsDevice::tell_idle() {
+  for (std::function<void()>* done : {&reset_done_, &pause_done_}) {
+    if (reads_.empty() && *done) {
+      std::exchange(*done, nullptr)();
+    }
   }
+}
+
+void FsDevice::pause(std::function<void()> done) {
+  pause_done_ = std::move(done);
+  tell_idle();
 }
 
 void FsDevice::notify() {
@@ -164,14 +183,11 @@ void FsDevice::reset(std::function<void()> done) {
   queues_.clear();
   driver_ = nullptr;
   finished_.clear();
-  if (reads_.empty()) {
-    done();
-    return;
-  }
   reset_done_ = std::move(done);
   for (Read& read : reads_) {
     io_.cancel(read.operation);
   }
+  tell_idle();
 }
 
 }  // namespace msb::virtio

@@ -32,6 +32,8 @@ class FsDevice final : public Device {
   void activate(std::vector<Queue> queues, std::uint64_t features, DriverNotifier& driver) override;
   void on_queue(std::uint16_t index) override;
   void reset(std::function<void()> done) override;
+  void pause(std::function<void()> done) override;
+  void resume() override {}
 
  private:
   // A read under way: owns the guest's buffers until the file has filled them.
@@ -49,12 +51,14 @@ class FsDevice final : public Device {
   };
 
   void serve(Queue& queue, DescriptorChain chain);
+  void push(Queue& queue, DescriptorChain chain, std::int32_t error, std::uint32_t used);
   void start_read(Queue& queue, DescriptorChain chain, std::uint64_t unique,
                   const FuseRead& request);
   void continue_read(Read& read);
   void on_read(Read& read, std::int32_t result);
   void finish_read(Read& read, std::int32_t error);
   void notify();
+  void tell_idle();
 
   FsConfig config_{};
   SharedTree tree_;
@@ -64,6 +68,7 @@ class FsDevice final : public Device {
   std::list<Read> reads_;
   std::list<Read> finished_;  // cannot be destroyed from inside their own completion
   std::function<void()> reset_done_;
+  std::function<void()> pause_done_;
 };
 
 }  // namespace msb::virtio

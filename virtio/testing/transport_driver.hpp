@@ -60,6 +60,12 @@ class RecordingDevice final : public Device {
     }
   }
 
+  void pause(std::function<void()> done) override {
+    log += 'P';
+    done();
+  }
+  void resume() override { log += 'C'; }
+
   std::array<std::uint16_t, 2> sizes{8, 16};
   std::array<std::byte, 6> configuration{std::byte{1}, std::byte{2}, std::byte{3},
                                          std::byte{4}, std::byte{5}, std::byte{6}};

@@ -244,11 +244,16 @@ void VsockConnection::on_read(std::int32_t result) {
   if (left_) {
     owner_.give_buffer(std::move(*buffer));
     left();
-    return;
+  } else {
+    on_read_into(std::move(*buffer), result);
   }
+  owner_.on_rest();
+}
+
+void VsockConnection::on_read_into(DescriptorChain buffer, std::int32_t result) {
   readable_ = false;
   if (result < 0) {
-    owner_.give_buffer(std::move(*buffer));
+    owner_.give_buffer(std::move(buffer));
     end();
     return;
   }
@@ -257,13 +262,13 @@ void VsockConnection::on_read(std::int32_t result) {
   if (result == 0) {
     host_ended_ = true;
     owner_.send(
-        std::move(*buffer), key_,
+        std::move(buffer), key_,
         {.op = VsockOp::kShutdown, .flags = kVsockShutdownSend, .forward_count = forwarded_});
     write_more();
   } else {
     const auto length = static_cast<std::uint32_t>(result);
     sent_ += length;
-    owner_.send(std::move(*buffer), key_,
+    owner_.send(std::move(buffer), key_,
                 {.op = VsockOp::kReadWrite, .length = length, .forward_count = forwarded_});
   }
   watch();
@@ -295,7 +300,7 @@ bool VsockConnection::left() {
   }
   if (idle()) {
     socket_.reset();
-    owner_.on_idle();
+    owner_.on_rest();
   }
   return true;
 }

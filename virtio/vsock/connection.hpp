@@ -48,8 +48,9 @@ class VsockConnectionOwner {
   virtual void send_reset(VsockConnectionKey key) = 0;
   // Takes the connection out of the device. It stays alive until the device runs next.
   virtual void leave(VsockConnectionKey key) = 0;
-  // A connection that left has no operation pending any more.
-  virtual void on_idle() = 0;
+  // A connection has one operation less under way: it reads into no buffer any more, or has left
+  // and is idle.
+  virtual void on_rest() = 0;
 };
 
 class VsockConnection {
@@ -81,6 +82,9 @@ class VsockConnection {
     return !poll_.pending() && !read_.pending() && !write_.pending();
   }
 
+  // Whether the host's bytes are being read into a buffer of the guest.
+  [[nodiscard]] bool reading() const { return reading_.has_value(); }
+
   bool waiting = false;  // for the device: stands in its list of senders
 
  private:
@@ -96,6 +100,7 @@ class VsockConnection {
   void watch();
   void on_poll(std::int32_t result);
   void on_read(std::int32_t result);
+  void on_read_into(DescriptorChain buffer, std::int32_t result);
   void on_write(std::int32_t result);
   bool left();
   void end();   // tells the guest by RST, and leaves

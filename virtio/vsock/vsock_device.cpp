@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <ranges>
 #include <utility>
 
 namespace msb::virtio {
@@ -69,8 +70,12 @@ void VsockDevice::take_packets() {
     }
     VsockHeader header{};
     const std::size_t size = (*chain)->read(0, std::as_writable_bytes(std::span(&header, 1)));
+    ++counters_.requests;
     if (size == sizeof header && header.length <= (*chain)->readable_size() - sizeof header) {
+      counters_.bytes_written += header.op == VsockOp::kReadWrite ? header.length : 0;
       handle(header, **chain);
+    } else {
+      ++counters_.errors;
     }
     queues_[kVsockTxQueue].push(std::move(**chain), 0);
   }
@@ -140,7 +145,7 @@ void VsockDevice::send_reset(Key key) {
 
 // Hands receive buffers to whoever has something to send, one packet each in turn.
 void VsockDevice::send_packets() {
-  if (queues_.empty() || std::exchange(sending_, true)) {
+  if (queues_.empty() || paused_ || std::exchange(sending_, true)) {
     return;  // sending makes connections want more buffers: the loop below sees to them
   }
   while (!resets_.empty() || !senders_.empty()) {
@@ -205,6 +210,7 @@ void VsockDevice::send(DescriptorChain buffer, Key key, VsockPacket packet) {
       .buffer_allocation = VsockConnection::kBufferSize,
       .forward_count = packet.forward_count,
   };
+  counters_.bytes_read += packet.length;
   const std::size_t written = buffer.write(0, std::as_bytes(std::span(&header, 1)));
   queues_[kVsockRxQueue].push(std::move(buffer),
                               static_cast<std::uint32_t>(written) + packet.length);
@@ -237,11 +243,22 @@ void VsockDevice::leave(Key key) {
   }
 }
 
-void VsockDevice::on_idle() {
+void VsockDevice::on_rest() {
   if (reset_done_ &&
       std::ranges::all_of(left_, [](const auto& connection) { return connection->idle(); })) {
     std::exchange(reset_done_, nullptr)();
   }
+  const auto reads = [](const auto& connection) { return connection->reading(); };
+  if (pause_done_ && std::ranges::none_of(connections_ | std::views::values, reads) &&
+      std::ranges::none_of(left_, reads)) {
+    std::exchange(pause_done_, nullptr)();
+  }
+}
+
+void VsockDevice::pause(std::function<void()> done) {
+  paused_ = true;
+  pause_done_ = std::move(done);
+  on_rest();
 }
 
 void VsockDevice::discard_left() {
@@ -262,7 +279,7 @@ void VsockDevice::reset(std::function<void()> done) {
     leave(connections_.begin()->first);
   }
   reset_done_ = std::move(done);
-  on_idle();
+  on_rest();
 }
 
 }  // namespace msb::virtio

@@ -45,6 +45,8 @@ class VsockDevice final : public Device, private VsockConnectionOwner {
   void activate(std::vector<Queue> queues, std::uint64_t features, DriverNotifier& driver) override;
   void on_queue(std::uint16_t index) override;
   void reset(std::function<void()> done) override;
+  void pause(std::function<void()> done) override;
+  void resume() override { paused_ = false; }
 
  private:
   using Key = VsockConnectionKey;
@@ -56,7 +58,7 @@ class VsockDevice final : public Device, private VsockConnectionOwner {
   void send(DescriptorChain buffer, Key key, VsockPacket packet) override;
   void send_reset(Key key) override;
   void leave(Key key) override;
-  void on_idle() override;
+  void on_rest() override;
 
   void take_packets();
   void handle(const VsockHeader& header, const DescriptorChain& chain);
@@ -87,6 +89,8 @@ class VsockDevice final : public Device, private VsockConnectionOwner {
   std::uint32_t next_host_port_ =
       1U << 30;  // for connect(); away from the ports that the host listens on
   std::function<void()> reset_done_;
+  std::function<void()> pause_done_;
+  bool paused_ = false;
 };
 
 }  // namespace msb::virtio

@@ -345,5 +345,38 @@ TEST_CASE_FIXTURE(VsockWorld, "the event queue is left alone") {
   CHECK(guest.event_queue.used_index() == 0);
 }
 
+TEST_CASE_FIXTURE(VsockWorld,
+                  "a paused device reads nothing from the host and gives the guest nothing") {
+  const VsockConnectionKey key{kOpenPort, kGuestPort};
+  const Fd host = open_from_guest(key);
+  guest.give_buffers(4);
+  io.run();
+  io.hold = [](const FakeIo::Request& request) { return request.kind == FakeIo::Kind::kRead; };
+  write_text(host, "first");
+  io.run();
+  CHECK(io.pending(FakeIo::Kind::kRead) == 1);
+  bool quiet = false;
+  guest.device.pause([&] { quiet = true; });
+  CHECK_FALSE(quiet);  // a buffer of the guest is still being filled
+  io.hold = nullptr;
+  io.run();
+  CHECK(quiet);
+  CHECK(text_of(guest.receive_one(VsockOp::kReadWrite)) == "first");
+  write_text(host, "second");
+  auto [device_end, other] = make_pair();
+  guest.device.connect(std::move(device_end), kGuestPort);
+  const auto before = guest.ram.snapshot();
+  io.run();
+  CHECK(guest.ram.snapshot() == before);
+  guest.device.resume();
+  guest.device.on_queue(kVsockRxQueue);
+  io.run();
+  const auto packets = guest.receive();
+  REQUIRE(packets.size() == 2);
+  const bool data_first = packets[0].op == VsockOp::kReadWrite;
+  CHECK(text_of(packets[data_first ? 0 : 1]) == "second");
+  CHECK(packets[data_first ? 1 : 0].op == VsockOp::kRequest);
+}
+
 }  // namespace
 }  // namespace msb::virtio
