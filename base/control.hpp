@@ -43,6 +43,7 @@ enum class ControlKind : std::uint32_t {
   kProbeResult = 20,  // value: 1 when Linux guests can run; text: one sentence, else why not
   kDone = 21,         // value: that of the request; text: what it gives, if anything
   kRefused = 22,      // value: that of the request; text: one sentence
+  kKernelLog = 23,    // text: what the guest's kernel said last, in any bytes; before kStopped
 };
 
 enum class StopReason : std::uint32_t {

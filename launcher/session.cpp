@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "launcher/last_words.hpp"
 #include "protocol/guest_frames.hpp"
 #include "protocol/host_frames.hpp"
 #include "protocol/msb_exec.h"
@@ -214,6 +215,9 @@ void Session::on_control_message(ControlMessage message) {
     case ControlKind::kStopped:
       on_stopped(static_cast<StopReason>(message.value), message.text);
       break;
+    case ControlKind::kKernelLog:
+      kernel_log_ = std::move(message.text);
+      break;
     case ControlKind::kError:
       finish({kExitLauncher, protocol::quote(std::as_bytes(std::span(message.text)))});
       break;
@@ -231,12 +235,13 @@ void Session::on_stopped(StopReason reason, const std::string& detail) {
     }
     return;
   }
-  std::string symptom =
-      "the guest crashed: it stopped without announcing its end; see what it says with --console";
+  std::string symptom = "the guest crashed: it stopped without announcing its end";
   if (reason == StopReason::kInternalError) {
-    symptom = fmt::format("the guest could not go on: {}; see what it says with --console",
-                          protocol::quote(std::as_bytes(std::span(detail))));
+    symptom = fmt::format("the guest could not go on: {}", protocol::quote(detail));
   }
+  const std::string words = last_words(kernel_log_);
+  symptom += words.empty() ? "; see what it says with --console"
+                           : fmt::format("; its kernel said:{}", words);
   outcome_.reset();  // an exit status of a guest that then crashed is nothing to rely on
   if (!ready_) {
     fail_boot(std::move(symptom));

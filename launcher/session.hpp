@@ -98,6 +98,7 @@ class Session {
   bool finished_ = false;
   bool stopping_ = false;         // SIGTERM came, and what the command came to is not known yet
   bool machine_is_gone_ = false;  // in good order, and what the command wrote is still being read
+  std::string kernel_log_;        // what the guest's kernel said last
   int interrupts_ = 0;            // SIGINTs while the command ran
 
   std::optional<protocol::FrameStream> guest_;

@@ -18,6 +18,7 @@ namespace msb::vmm {
 namespace {
 
 constexpr std::uint32_t kE820Ram = 1;
+constexpr std::uint32_t kE820Reserved = 2;
 constexpr std::uint32_t kSetupRngSeed = 9;  // SETUP_RNG_SEED, newer than the header of Linux 6.1
 constexpr std::size_t kSeedSize = 32;       // bytes
 
@@ -86,10 +87,11 @@ Result<boot_params> make_zero_page(const virtio::GuestMemory& memory, std::size_
   header.setup_data = kSeedAddress;
 
   std::uint8_t entries = 0;
-  const auto add = [&](std::uint64_t start, std::uint64_t end) {
-    params.e820_table[entries++] = {start, end - start, kE820Ram};
+  const auto add = [&](std::uint64_t start, std::uint64_t end, std::uint32_t type = kE820Ram) {
+    params.e820_table[entries++] = {start, end - start, type};
   };
-  add(0, kConventionalEnd);
+  add(0, kKernelLogAddress);
+  add(kKernelLogAddress, kKernelLogAddress + kKernelLogSize, kE820Reserved);
   for (const auto& mapping : memory.mappings()) {
     const std::uint64_t start = mapping.range.start == 0 ? kHighMemoryAddress : mapping.range.start;
     add(start, mapping.range.start + mapping.range.size);

@@ -36,12 +36,15 @@ TEST_CASE("the zero page names command line, initramfs, seed and all of the RAM"
   CHECK(params.hdr.ramdisk_image == 0x1000000);
   CHECK(params.hdr.ramdisk_size == 4096);
   CHECK(params.hdr.setup_data == kSeedAddress);
-  REQUIRE(params.e820_entries == 3);
-  CHECK(params.e820_table[0].addr + params.e820_table[0].size <= 640 * kKib);
-  CHECK(params.e820_table[1].addr == kMib);
-  CHECK(params.e820_table[1].addr + params.e820_table[1].size == kMmioHoleStart);
-  CHECK(params.e820_table[2].addr == 4 * kGib);
-  CHECK(params.e820_table[2].size == 2 * kGib);
+  REQUIRE(params.e820_entries == 4);
+  CHECK(params.e820_table[0].addr + params.e820_table[0].size == kKernelLogAddress);
+  CHECK(params.e820_table[1].addr == kKernelLogAddress);
+  CHECK(params.e820_table[1].type == 2);
+  CHECK(params.e820_table[1].addr + params.e820_table[1].size <= 640 * kKib);
+  CHECK(params.e820_table[2].addr == kMib);
+  CHECK(params.e820_table[2].addr + params.e820_table[2].size == kMmioHoleStart);
+  CHECK(params.e820_table[3].addr == 4 * kGib);
+  CHECK(params.e820_table[3].size == 2 * kGib);
   CHECK(memory->slice(kCommandLineAddress, 6)->load<char>(5) == 0);
 }
 

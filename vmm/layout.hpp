@@ -23,6 +23,9 @@ inline constexpr std::uint64_t kPageTablesAddress = 0x9000;  // three pages
 inline constexpr std::uint64_t kCommandLineAddress = 0x20000;
 inline constexpr std::uint64_t kCommandLineSize = 2048;  // with its NUL; Linux's own limit on x86
 inline constexpr std::uint64_t kConventionalEnd = 636 * kKib;
+// What the guest's kernel says, reserved for that; a power of two.
+inline constexpr std::uint64_t kKernelLogSize = 64 * kKib;
+inline constexpr std::uint64_t kKernelLogAddress = kConventionalEnd - kKernelLogSize;
 inline constexpr std::uint64_t kMpTableAddress =
     0xf0000;                                             // the BIOS area, where Linux looks for it
 inline constexpr std::uint64_t kMpTableSize = 4 * kKib;  // 64 processors take 1.5 KiB

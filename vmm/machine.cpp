@@ -12,6 +12,7 @@
 #include "vmm/boot.hpp"
 #include "vmm/cpuid.hpp"
 #include "vmm/elf_loader.hpp"
+#include "vmm/kernel_log.hpp"
 #include "vmm/layout.hpp"
 
 namespace msb::vmm {
@@ -24,9 +25,9 @@ constexpr std::uint64_t kGuestCid = 3;  // 0 to 2 are reserved; each machine has
 //   reboot=t       without ACPI and keyboard controller a triple fault is how the machine ends
 //   panic=-1       a panic ends the machine at once; the launcher sees that nobody announced it
 //   tsc=reliable   KVM's TSC needs no watchdog
-//   quiet          nobody listens to the console, unless asked for
+//   quiet          only what is wrong is said, into the reserved memory, unless a console is wanted
 constexpr std::string_view kCommandLine = "reboot=t panic=-1 tsc=reliable no_timer_check";
-constexpr std::string_view kSilent = "quiet loglevel=0 8250.nr_uarts=0";
+constexpr std::string_view kSilent = "quiet 8250.nr_uarts=0";
 constexpr std::string_view kSerialConsole = "console=ttyS0 8250.nr_uarts=1";
 
 // Takes descriptor `index`, each at most once.
@@ -96,7 +97,7 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
   if (auto done = registers_->map(vm_, bus_.slots().size()); !done) {
     return done;
   }
-  std::string command_line(kCommandLine);
+  std::string command_line = fmt::format("{} {}", kCommandLine, kernel_log_options());
   if (config.console != kNoDescriptor) {
     auto console = take(descriptors, config.console, "the console");
     if (!console) {
@@ -242,8 +243,9 @@ void Machine::run(const Vcpu& vcpu) {
     }
     stop = ran ? handle_exit(vcpu) : Stop{StopReason::kInternalError, ran.error().message};
   }
-  loop_.post([this, stop = std::move(*stop)] {
+  loop_.post([this, stop = std::move(*stop)]() mutable {
     if (!std::exchange(stopped_, true)) {
+      stop.kernel_log = read_kernel_log(*memory_);
       owner_.stopped(stop);
     }
   });

@@ -35,6 +35,7 @@ class Machine {
   struct Stop {
     StopReason reason;
     std::string detail;
+    std::string kernel_log = {};  // the end of what the guest's kernel said, in any bytes
   };
   // How the machine talks to whoever started it. All are called on the loop's thread.
   struct Owner {

@@ -191,6 +191,9 @@ class Control {
       std::move(vm), *config, std::move(message.descriptors), **loop,
       {.stopped =
            [](const vmm::Machine::Stop& stop) {
+             if (!stop.kernel_log.empty()) {
+               report(ControlKind::kKernelLog, 0, stop.kernel_log);
+             }
              report(ControlKind::kStopped, static_cast<std::uint32_t>(stop.reason), stop.detail);
              finish(EXIT_SUCCESS);
            },

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a guest's kernel said before it crashed, for whoever reads our message about it.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace msb::launcher {
+
+// At most 16 lines of `log`, each on a line of its own and indented, each made safe to print: those
+// from where it says what went wrong, else the last ones. Empty when there are none.
+std::string last_words(std::string_view log);
+
+}  // namespace msb::launcher
