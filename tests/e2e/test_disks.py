@@ -2,9 +2,11 @@
 """Disks of real guests: what they hold, who may have them, and what is left of them after SIGKILL."""
 
 import os
+import pathlib
 import random
 import signal
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -15,9 +17,20 @@ MIB = 1 << 20
 
 
 @pytest.fixture
+def scratch(tmp_path):
+    """A directory whose file system takes direct I/O and punches holes, where the emulated host has one of its own."""
+    place = pathlib.Path("/scratch")
+    if not place.is_mount():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=place) as directory:
+        yield pathlib.Path(directory)
+
+
+@pytest.fixture
 def disk(tmp_path):
-    def make(size=8 * MIB, name="disk.img"):
-        path = tmp_path / name
+    def make(size=8 * MIB, name="disk.img", folder=tmp_path):
+        path = folder / name
         with open(path, "wb") as file:
             file.truncate(size)
         return path
@@ -102,8 +115,7 @@ def test_disks_that_cannot_be_disks_are_refused_by_name(vmm, disk, tmp_path):
 
 def test_a_disk_that_a_sandbox_writes_is_nobody_elses(vmm, disk):
     path = disk()
-    process = vmm.start("run", "--image", BASE, "--disk", path, "--", "sh", "-c", "echo -n up; exec sleep 1000")
-    read_output(process, 2)
+    process = start_on(vmm, path, "echo -n up; exec sleep 1000", b"up")
     for word in (path, f"{path}:ro"):
         result = vmm.run("true", options=["--disk", word])
         assert "is in use" in message(result)
@@ -111,6 +123,12 @@ def test_a_disk_that_a_sandbox_writes_is_nobody_elses(vmm, disk):
     process.kill()
     process.communicate(timeout=TIMEOUT)
     assert output(vmm.run("echo", "free", options=["--disk", path])) == "free\n"
+
+
+def start_on(vmm, path, script, text, image=BASE, **options):
+    process = vmm.start("run", "--image", image, "--disk", path, "--", "sh", "-c", script, **options)
+    assert read_output(process, len(text)) == text
+    return process
 
 
 def kill_the_machine(process):
@@ -128,7 +146,7 @@ def test_every_write_that_was_flushed_survives_sigkill(vmm, disk):
     script = ("i=0; while true; do i=$((i + 1)); printf '%07d\\n' $i | dd of=/dev/vda bs=512 seek=$i conv=sync,notrunc,fsync 2>/dev/null; "
               "printf '%07d\\n' $i; done")
     for _ in range(10 if FULL else 3):
-        process = vmm.start("run", "--image", BASE, "--disk", path, "--", "sh", "-c", script)
+        process = start_on(vmm, path, script, b"")
         told = read_output(process, 8)
         deadline = time.monotonic() + moments.uniform(0, 1.5)
         while time.monotonic() < deadline:
@@ -147,8 +165,7 @@ def test_a_file_system_is_whole_after_each_of_many_kills(vmm, disk):
               "dd if=/dev/zero of=d$((i % 7))/f$((i % 31)) bs=4k count=$((i % 50)) 2>/dev/null; "
               "[ $((i % 5)) = 0 ] && sync; rm -rf d$(((i + 3) % 7)); done")
     for _ in range(20 if FULL else 4):
-        process = vmm.start("run", "--image", BASE, "--disk", path, "--", "sh", "-c", script)
-        read_output(process, 2)
+        process = start_on(vmm, path, script, b"up")
         time.sleep(moments.uniform(0, 2))
         kill_the_machine(process)
         check(path)
