@@ -46,7 +46,7 @@ build_preset() {
 # Here and not at the first run: that may be in the emulated host, where it takes ten times as long.
 convert_images() {
   local tag
-  for tag in base python node; do
+  for tag in base python node tools; do
     build/release/bin/msb-vmm prepare --image "build/images:$tag"
   done
 }

@@ -8,9 +8,10 @@
 //   1  control. The guest sends lines: "started" to ask for the request, "ready" when the command
 //      starts, "exit STATUS OUT-BYTES ERR-BYTES"; or at any time "cannot WHY".
 //      The host sends one request: a u32 length, then that many bytes of NUL-terminated strings:
-//      time (ns), shared directory, the command's directory, "1" when /root must be hidden, number
-//      of environment entries, those entries, the arguments. Afterwards single letters: 'o' or 'e'
-//      when nobody reads standard output or standard error any more.
+//      time (ns), shared directory, the command's directory, "1" when /root must be hidden, "1"
+//      when there is a scratch disk, number of environment entries, those entries, the arguments.
+//      Afterwards single letters: 'o' or 'e' when nobody reads standard output or standard error
+//      any more.
 //   2  standard input, in chunks: u32 length, bytes; length 0 is the end. Chunks, because a port
 //      that the host closes can lose what was under way.
 //   3, 4  standard output and standard error, as they are. The host knows from "exit" how many
@@ -144,6 +145,7 @@ struct request {
   char* work;
   char* directory;
   bool hide_home;
+  bool scratch;
   char** environment;
   char** arguments;
 };
@@ -163,7 +165,7 @@ static struct request read_request(void) {
   size_t index = 0;
   for (char* at = text; at < text + size; at += strlen(at) + 1) strings[index++] = at;
 
-  enum { VARIABLES = 4, FIXED = 5 };
+  enum { VARIABLES = 5, FIXED = 6 };
   size_t variables = count > FIXED ? strtoul(strings[VARIABLES], NULL, 10) : 0;
   if (count <= FIXED || variables > count - FIXED - 1) {
     errno = EINVAL;
@@ -172,7 +174,8 @@ static struct request read_request(void) {
   struct request request = {.time_ns = atoll(strings[0]),
                             .work = strings[1],
                             .directory = strings[2],
-                            .hide_home = strcmp(strings[3], "1") == 0};
+                            .hide_home = strcmp(strings[3], "1") == 0,
+                            .scratch = strcmp(strings[4], "1") == 0};
   // The environment gets its terminating NULL by moving the arguments one place up.
   char** arguments = &strings[FIXED + variables];
   memmove((void*)(arguments + 1), (const void*)arguments,
@@ -221,6 +224,14 @@ static void mount_system(bool hide_home) {
                                              "/dev/fuse", "/dev/net/tun"};
   for (size_t index = 0; index < sizeof for_everyone / sizeof *for_everyone; index++)
     chmod(for_everyone[index], 0666);
+}
+
+// The only disk. Set-user-ID programs and devices work on it, for it may hold root file systems.
+// "discard": what is deleted gives its space back to the host.
+static void mount_scratch(void) {
+  mount_at("/dev/vda", "/scratch", "ext4", MS_NOATIME, "discard");
+  rmdir("/scratch/lost+found");  // there will be no fsck
+  chmod("/scratch", 01777);
 }
 
 static void raise_limits_and_network(void) {
@@ -468,6 +479,7 @@ int main(void) {
                           .tv_nsec = request.time_ns % 1000000000};
   clock_settime(CLOCK_REALTIME, &time);
   mount_system(request.hide_home);
+  if (request.scratch) mount_scratch();
   raise_limits_and_network();
   keep_kvm_in_use();
   // cache=mmap: reads, writes and attributes go to the host as they happen, and shared writable

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """scripts/emulated-host: what a command gets and gives back, and what every ending leaves behind."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -36,11 +37,33 @@ def running(number):
         return False
 
 
-def start_and_wait_for_ready(directory):
-    process = subprocess.Popen([EMULATED_HOST, "sh", "-c", "echo ready; sleep 100"], cwd=directory,
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start_and_wait_for_ready(directory, script="echo ready; sleep 100", stdin=subprocess.DEVNULL):
+    process = subprocess.Popen([EMULATED_HOST, "sh", "-c", script], cwd=directory, stdin=stdin,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     return process, children(process)
+
+
+def descriptors(wanted):
+    """Every descriptor on this host, as its path in /proc, of the files for whose status `wanted` is true."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # closed or ended meanwhile
+            if wanted(path.stat()):
+                found.append(path)
+    return found
+
+
+def scratch_disk(machine):
+    """A descriptor of the file that is a machine's scratch disk, and its status: of that size, without a name."""
+    held = [path for path in descriptors(lambda status: status.st_size == 8 << 30) if int(path.parts[2]) in machine]
+    assert len({path.stat().st_ino for path in held}) == 1
+    assert held[0].stat().st_nlink == 0
+    return held[0], held[0].stat()
+
+
+def is_held(file):
+    return bool(descriptors(lambda status: os.path.samestat(status, file) and status.st_size == file.st_size))
 
 
 def wait_until_ended(numbers):
@@ -104,6 +127,78 @@ def test_two_at_once_command_that_dies_and_command_not_found(tmp_path):
     assert missing == (b"emulated-host: cannot run no-such-command: No such file or directory\n", 127)
 
 
+def test_scratch_disk_is_an_empty_ext4_with_a_journal_direct_writes_and_attributes(tmp_path):
+    script = """if True:
+        import mmap, os
+        [mount] = [line.split() for line in open("/proc/mounts") if " /scratch " in line]
+        space = os.statvfs("/scratch")
+        print(mount[2], os.listdir("/proc/fs/jbd2"), space.f_bavail * space.f_frsize > 7.5 * 2**30)
+        print(os.listdir("/scratch"))
+        block = mmap.mmap(-1, 4096)
+        block.write(b"direct" * 682)
+        file = os.open("/scratch/file", os.O_CREAT | os.O_RDWR | os.O_DIRECT)
+        print(os.pwrite(file, block, 4096))
+        os.setxattr("/scratch/file", "user.name", b"value")
+        print(os.getxattr("/scratch/file", "user.name"), open("/scratch/file", "rb").read()[4090:4104])
+    """
+    for _ in range(2):  # the second sees nothing of the first
+        done = call(tmp_path, "/usr/bin/python3", "-c", script)
+        assert done.stdout.decode().splitlines() == [
+            "ext4 ['vda-8'] True", "[]", "4096", r"b'value' b'\x00\x00\x00\x00\x00\x00directdi'"], done.stderr
+
+
+def test_scratch_disk_takes_the_space_of_what_is_on_it_and_leaves_nothing(tmp_path):
+    def megabytes():
+        return path.stat().st_blocks * 512 / 1e6
+
+    process, machine = start_and_wait_for_ready(tmp_path, stdin=subprocess.PIPE, script="""
+        echo ready
+        read go && head -c 100000000 /dev/zero > /scratch/file && sync && echo full
+        read go && rm /scratch/file && sync && echo removed
+        read go || exit 0""")
+    path, disk = scratch_disk(machine)
+    assert megabytes() < 20
+    for said, least, most in (b"full\n", 100, 120), (b"removed\n", 0, 20):
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == said
+        for _ in range(100):  # the kernel discards after it has committed
+            if least <= megabytes() <= most:
+                break
+            time.sleep(0.05)
+        assert least <= megabytes() <= most
+    process.stdin.close()
+    assert process.wait(timeout=30) == 0
+    assert not is_held(disk)
+
+
+def test_two_machines_at_once_have_scratch_disks_of_their_own(tmp_path):
+    started = [start_and_wait_for_ready(tmp_path, stdin=subprocess.PIPE,
+                                        script=f"touch /scratch/{name}; echo ready; read go; ls -A /scratch")
+               for name in ("first", "second")]
+    first, second = [scratch_disk(machine)[1].st_ino for _, machine in started]
+    assert first != second
+    assert [process.communicate(b"go\n", timeout=60)[0] for process, _ in started] == [b"first\n", b"second\n"]
+
+
+def test_scratch_disk_of_size_0_is_none(tmp_path):
+    done = call(tmp_path, "sh", "-c", "grep -w /scratch /proc/mounts; ls /sys/block | grep vd",
+                env=environment(MSB_EMULATED_SCRATCH="0"))
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
+@pytest.mark.parametrize("size, sentence", [
+    ("much", "MSB_EMULATED_SCRATCH=much is not a size such as 8G or 512M, or 0 for none."),
+    ("8", "MSB_EMULATED_SCRATCH=8 is not a size such as 8G or 512M, or 0 for none."),
+    ("-1G", "MSB_EMULATED_SCRATCH=-1G is not a size such as 8G or 512M, or 0 for none."),
+    ("999999T", "the scratch disk cannot be made: File too large: set MSB_EMULATED_SCRATCH to a smaller size, "
+                "or to 0 for none."),
+])
+def test_bad_size_of_the_scratch_disk_is_125_and_a_sentence(tmp_path, size, sentence):
+    done = call(tmp_path, "true", env=environment(MSB_EMULATED_SCRATCH=size))
+    assert (done.returncode, done.stderr.decode()) == (125, f"emulated-host: {sentence}\n")
+
+
 def test_time_that_is_up_is_124(tmp_path):
     started = time.monotonic()
     done = call(tmp_path, "sleep", "1000", env=environment(MSB_EMULATED_TIMEOUT="3"))
@@ -123,9 +218,11 @@ def test_kernel_panic_is_125_with_the_console(tmp_path):
 def test_signal_ends_the_machine_too(tmp_path, number):
     process, machine = start_and_wait_for_ready(tmp_path)
     assert machine
+    _, disk = scratch_disk(machine)
     process.send_signal(number)
     assert process.wait(timeout=10) == -number
     wait_until_ended(machine)
+    assert not is_held(disk)
 
 
 def test_machine_that_dies_is_125(tmp_path):
