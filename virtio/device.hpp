@@ -45,12 +45,17 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  // These three are constant for the life of the device, and callable from any thread.
+  // These four are constant for the life of the device, and callable from any thread.
   [[nodiscard]] virtual std::uint32_t type() const = 0;
   [[nodiscard]] virtual std::uint64_t features()
       const = 0;  // without VERSION_1, which the transport adds
   [[nodiscard]] virtual std::span<const std::uint16_t> max_queue_sizes()
       const = 0;  // one per queue
+  // How many queues, from the first on, a driver has that accepted `features`: a queue that belongs
+  // to a feature may be missing without it.
+  [[nodiscard]] virtual std::size_t queues_needed(std::uint64_t /*features*/) const {
+    return max_queue_sizes().size();
+  }
 
   // The configuration space now, of constant size. Changes only between calls of the transport,
   // with DriverNotifier::config_changed() behind it while the device is active.
@@ -58,8 +63,8 @@ class Device {
   // The driver wrote data.size() bytes at `offset`, which lie in config().
   virtual void write_config(std::size_t /*offset*/, std::span<const std::byte> /*data*/) {}
 
-  // DRIVER_OK: takes one queue per entry of max_queue_sizes() and what the driver accepted.
-  // `driver` stays valid.
+  // DRIVER_OK: takes queues_needed(features) queues and what the driver accepted. `driver` stays
+  // valid.
   virtual void activate(std::vector<Queue> queues, std::uint64_t features,
                         DriverNotifier& driver) = 0;
   // The driver kicked queue `index` of an active device.

@@ -232,7 +232,8 @@ void MmioTransport::write_status(std::uint32_t value) {
 
 void MmioTransport::activate() {
   std::vector<Queue> queues;
-  for (const QueueRegisters& registers : queues_) {
+  const std::size_t needed = device_.queues_needed(driver_features_);
+  for (const QueueRegisters& registers : std::span(queues_).first(needed)) {
     auto queue = registers.ready ? Queue::create(memory_, registers.geometry)
                                  : Result<Queue>(fail("a queue was not made ready"));
     if (!queue) {
@@ -242,7 +243,8 @@ void MmioTransport::activate() {
     queues.push_back(std::move(*queue));
   }
   device_thread_([&](const std::function<void()>& done) {
-    active_ = true;
+    show_config();  // may have changed while there was nobody to tell
+    active_queues_ = queues.size();
     device_.activate(std::move(queues), driver_features_, *this);
     done();
   });
@@ -250,8 +252,11 @@ void MmioTransport::activate() {
 
 void MmioTransport::reset() {
   device_thread_([&](const std::function<void()>& done) {
-    active_ = false;
-    device_.reset(done);
+    active_queues_ = 0;
+    device_.reset([this, done] {
+      show_config();  // what the driver wrote into it goes with the driver
+      done();
+    });
   });
   // 2.1.2: the driver reads 0 only when the device has let go of its memory.
   device_features_sel_ = 0;
@@ -264,7 +269,7 @@ void MmioTransport::reset() {
 }
 
 void MmioTransport::kick(std::uint16_t index) {
-  if (active_ && index < queues_.size() &&
+  if (index < active_queues_ &&
       (status_.load(std::memory_order_acquire) & kStatusNeedsReset) == 0) {
     kicks_.fetch_add(1, std::memory_order_relaxed);
     device_.on_queue(index);

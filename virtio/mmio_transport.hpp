@@ -90,7 +90,7 @@ class MmioTransport final : private DriverNotifier {
 
   std::atomic_ref<std::uint32_t> status_;
   std::atomic_ref<std::uint32_t> interrupt_status_;
-  bool active_ = false;  // the device's thread only
+  std::size_t active_queues_ = 0;  // of the active device; the device's thread only
   std::atomic<std::uint64_t> kicks_ = 0;
   std::atomic<std::uint64_t> interrupts_ = 0;
 };
