@@ -105,6 +105,14 @@ std::vector<iovec> DescriptorChain::writable_iovecs(std::size_t offset, std::siz
   return pieces;
 }
 
+std::size_t DescriptorChain::discard_writable() const {
+  std::size_t discarded = 0;
+  for (const GuestSlice& slice : writable_) {
+    discarded += slice.discard();
+  }
+  return discarded;
+}
+
 Result<Queue> Queue::create(const GuestMemory& memory, const QueueGeometry& geometry) {
   const std::uint64_t size = geometry.size;
   if (size == 0 || size > kMaxQueueSize || !std::has_single_bit(size)) {

@@ -53,6 +53,8 @@ class DescriptorChain {
   std::size_t write(std::size_t offset, std::span<const std::byte> from) const;
   // The writable bytes [offset, offset + size), for a system call; shorter when the chain is.
   [[nodiscard]] std::vector<iovec> writable_iovecs(std::size_t offset, std::size_t size) const;
+  // GuestSlice::discard() for each writable buffer; gives the sum of bytes.
+  std::size_t discard_writable() const;
 
  private:
   friend class Queue;
