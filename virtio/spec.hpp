@@ -91,8 +91,12 @@ inline constexpr std::uint32_t kMmioInterruptUsedBuffer = 1;
 inline constexpr std::uint32_t kMmioInterruptConfig = 2;
 
 // 5 Device types
+inline constexpr std::uint32_t kDeviceEntropy = 4;
 inline constexpr std::uint32_t kDeviceVsock = 19;
 inline constexpr std::uint32_t kDeviceFs = 26;
+
+// 5.4 Entropy device
+inline constexpr std::uint16_t kEntropyRequestQueue = 0;
 
 // 5.10 Socket device
 inline constexpr std::uint64_t kVsockHostCid = 2;
