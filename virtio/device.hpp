@@ -28,6 +28,9 @@ class DriverNotifier {
   virtual ~DriverNotifier() = default;
   // Used buffers were added (2.3 "Notifications").
   virtual void used_buffers() = 0;
+  // Calls on_queue(index) soon, behind what else is ready: for a device that leaves chains in a
+  // queue, so that no driver has the loop for itself. The driver need not kick for those.
+  virtual void kick_again(std::uint16_t index) = 0;
   // The device's config() gives something else than before: shows it and says so (2.3).
   virtual void config_changed() = 0;
   // The driver broke the device beyond repair: sets DEVICE_NEEDS_RESET (2.1.2) and says so.
@@ -47,12 +50,17 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  // These three are constant for the life of the device, and callable from any thread.
+  // These four are constant for the life of the device, and callable from any thread.
   [[nodiscard]] virtual std::uint32_t type() const = 0;
   [[nodiscard]] virtual std::uint64_t features()
       const = 0;  // without those of transport and queues
   [[nodiscard]] virtual std::span<const std::uint16_t> max_queue_sizes()
       const = 0;  // one per queue
+  // How many queues, from the first on, a driver has that accepted `features`: a queue that belongs
+  // to a feature may be missing without it.
+  [[nodiscard]] virtual std::size_t queues_needed(std::uint64_t /*features*/) const {
+    return max_queue_sizes().size();
+  }
 
   // The configuration space now, of constant size. Changes only between calls of the transport,
   // with DriverNotifier::config_changed() behind it while the device is active.
@@ -60,8 +68,8 @@ class Device {
   // The driver wrote data.size() bytes at `offset`, which lie in config().
   virtual void write_config(std::size_t /*offset*/, std::span<const std::byte> /*data*/) {}
 
-  // DRIVER_OK: takes one queue per entry of max_queue_sizes() and what the driver accepted.
-  // `driver` stays valid.
+  // DRIVER_OK: takes queues_needed(features) queues and what the driver accepted. `driver` stays
+  // valid.
   virtual void activate(std::vector<Queue> queues, std::uint64_t features,
                         DriverNotifier& driver) = 0;
   // The driver kicked queue `index` of an active device.

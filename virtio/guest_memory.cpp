@@ -5,6 +5,10 @@
 
 namespace msb::virtio {
 
+namespace {
+constexpr std::size_t kHostPage = 4096;  // bytes
+}  // namespace
+
 Result<std::unique_ptr<GuestMemory>> GuestMemory::create(std::span<const Range> ranges) {
   std::unique_ptr<GuestMemory> memory(new GuestMemory);
   for (const Range& range : ranges) {
@@ -38,6 +42,20 @@ Result<GuestSlice> GuestMemory::slice(GuestAddress address, std::uint64_t length
     }
   }
   return fail("guest-physical range {:#x} with {:#x} bytes is not guest memory", address, length);
+}
+
+// A guest may name pages that a system call is reading into or writing from. The mapping stays, so
+// that nothing faults in this process; the kernel has its own reference to a page that it is
+// working on, and frees it when it is through with it; and a page that it comes to afterwards is a
+// new one. What gets lost are bytes that the guest has declared lost.
+std::size_t GuestSlice::discard() const {
+  const auto start = reinterpret_cast<std::uintptr_t>(bytes_.data());
+  const std::size_t before = (kHostPage - start % kHostPage) % kHostPage;
+  if (bytes_.size() < before + kHostPage) {
+    return 0;
+  }
+  const std::size_t size = (bytes_.size() - before) / kHostPage * kHostPage;
+  return ::madvise(bytes_.subspan(before).data(), size, MADV_DONTNEED) == 0 ? size : 0;
 }
 
 }  // namespace msb::virtio

@@ -21,9 +21,9 @@ namespace msb::virtio {
 using GuestAddress = std::uint64_t;  // guest-physical
 
 // A range proven to lie in one region of guest RAM. The guest can change the bytes at any moment,
-// therefore they are only ever copied, handed to the kernel as an iovec, or loaded and stored
-// atomically; no reference to them is given out. Offsets are within the slice; one beyond its end
-// is a programming error and aborts. Valid as long as the GuestMemory it came from.
+// therefore they are only ever copied, discarded, handed to the kernel as an iovec, or loaded and
+// stored atomically; no reference to them is given out. Offsets are within the slice; one beyond
+// its end is a programming error and aborts. Valid as long as the GuestMemory it came from.
 class GuestSlice {
  public:
   GuestSlice() = default;
@@ -68,6 +68,11 @@ class GuestSlice {
   void store_atomic(std::size_t offset, std::uint16_t value, std::memory_order order) const {
     atomic(offset).store(value, order);
   }
+
+  // Gives the whole host pages inside the slice back to the host, and says how many bytes these
+  // are: 0 when there are none, or the host refused. The guest finds zeros there, and what it
+  // writes takes memory again. The rest of the slice, and what surrounds it, stays as it is.
+  std::size_t discard() const;
 
   [[nodiscard]] GuestSlice subslice(std::size_t offset, std::size_t size) const {
     return GuestSlice(bytes_.subspan(offset, size));

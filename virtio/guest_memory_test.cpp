@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 #include "virtio/testing/guest_ram.hpp"
 
@@ -152,6 +153,63 @@ TEST_CASE("atomic accesses see and change the same bytes as plain ones") {
   slice->store_atomic(2, 0xbeef, std::memory_order_release);
   CHECK(ram.get<std::uint32_t>(GuestRam::kStart) == 0xbeef0000);
   CHECK(slice->load_atomic(2, std::memory_order_acquire) == 0xbeef);
+}
+
+TEST_CASE("discarding a slice empties the whole pages inside it and touches nothing else") {
+  constexpr std::uint64_t kPages = 6;
+  struct Row {
+    std::uint64_t offset;
+    std::uint64_t length;
+    std::uint64_t first;  // page that gets lost
+    std::uint64_t count;
+  };
+  const Row rows[] = {
+      {0, 0, 0, 0},
+      {0, 1, 0, 0},
+      {0, kPage - 1, 0, 0},
+      {0, kPage, 0, 1},
+      {0, kPage + 1, 0, 1},
+      {0, 2 * kPage - 1, 0, 1},
+      {0, kPages * kPage, 0, kPages},
+      {1, kPage - 1, 0, 0},
+      {1, kPage, 0, 0},
+      {1, 2 * kPage - 2, 0, 0},
+      {1, 2 * kPage - 1, 1, 1},
+      {1, kPages * kPage - 1, 1, kPages - 1},
+      {1, kPages * kPage - 2, 1, kPages - 2},
+      {kPage - 1, kPage, 0, 0},
+      {kPage - 1, kPage + 1, 1, 1},
+      {kPage, 3 * kPage, 1, 3},
+      {5 * kPage - 1, 1, 0, 0},
+      {5 * kPage, kPage, 5, 1},
+      {5 * kPage + 1, kPage - 1, 0, 0},
+      {kPages * kPage, 0, 0, 0},
+      {kPages * kPage - 1, 1, 0, 0},
+  };
+  const GuestRam ram(kPages * kPage);
+  const auto all = ram.memory().slice(GuestRam::kStart, kPages * kPage);
+  REQUIRE(all);
+  for (const Row& row : rows) {
+    CAPTURE(row.offset);
+    CAPTURE(row.length);
+    all->fill(std::byte{0xaa});
+    CHECK(all->subslice(row.offset, row.length).discard() == row.count * kPage);
+    for (std::uint64_t page = 0; page < kPages; ++page) {
+      const bool lost = page >= row.first && page < row.first + row.count;
+      const std::vector<std::byte> expected(kPage, lost ? std::byte{0} : std::byte{0xaa});
+      CHECK(ram.bytes(GuestRam::kStart + page * kPage, kPage) == expected);
+    }
+  }
+  CHECK(GuestSlice().discard() == 0);
+}
+
+TEST_CASE("a discarded page can be written again") {
+  GuestRam ram;
+  ram.put(GuestRam::kStart, std::uint64_t{1});
+  CHECK(ram.memory().slice(GuestRam::kStart, kPage)->discard() == kPage);
+  ram.put(GuestRam::kStart + 8, std::uint64_t{2});
+  CHECK(ram.get<std::uint64_t>(GuestRam::kStart) == 0);
+  CHECK(ram.get<std::uint64_t>(GuestRam::kStart + 8) == 2);
 }
 
 TEST_CASE("guest memory that the host cannot give is an error") {

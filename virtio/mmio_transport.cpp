@@ -28,12 +28,14 @@ std::size_t register_index(std::uint64_t offset) {
 }  // namespace
 
 MmioTransport::MmioTransport(Device& device, const GuestMemory& memory, RegisterPage page,
-                             DeviceThread device_thread, std::function<void()> raise_interrupt)
+                             DeviceThread device_thread, std::function<void()> raise_interrupt,
+                             std::function<void(std::uint16_t)> kick_later)
     : device_(device),
       memory_(memory),
       page_(page),
       device_thread_(std::move(device_thread)),
       raise_interrupt_(std::move(raise_interrupt)),
+      kick_later_(std::move(kick_later)),
       queues_(device.max_queue_sizes().size()),
       status_(word(kMmioStatus)),
       interrupt_status_(word(kMmioInterruptStatus)) {
@@ -243,7 +245,8 @@ void MmioTransport::write_status(std::uint32_t value) {
 
 void MmioTransport::activate() {
   std::vector<Queue> queues;
-  for (const QueueRegisters& registers : queues_) {
+  const std::size_t needed = device_.queues_needed(driver_features_);
+  for (const QueueRegisters& registers : std::span(queues_).first(needed)) {
     auto queue = registers.ready ? Queue::create(memory_, registers.geometry, driver_features_)
                                  : Result<Queue>(fail("a queue was not made ready"));
     if (!queue) {
@@ -253,7 +256,8 @@ void MmioTransport::activate() {
     queues.push_back(std::move(*queue));
   }
   device_thread_([&](const std::function<void()>& done) {
-    active_ = true;
+    show_config();  // may have changed while there was nobody to tell
+    active_queues_ = queues.size();
     device_.activate(std::move(queues), driver_features_, *this);
     done();
   });
@@ -261,8 +265,11 @@ void MmioTransport::activate() {
 
 void MmioTransport::reset() {
   device_thread_([&](const std::function<void()>& done) {
-    active_ = false;
-    device_.reset(done);
+    active_queues_ = 0;
+    device_.reset([this, done] {
+      show_config();  // what the driver wrote into it goes with the driver
+      done();
+    });
   });
   // 2.1.2: the driver reads 0 only when the device has let go of its memory.
   device_features_sel_ = 0;
@@ -274,12 +281,12 @@ void MmioTransport::reset() {
   status_.store(0, std::memory_order_release);
 }
 
-bool MmioTransport::may_kick() const {
-  return active_ && (status_.load(std::memory_order_acquire) & kStatusNeedsReset) == 0;
+bool MmioTransport::wants_reset() const {
+  return (status_.load(std::memory_order_acquire) & kStatusNeedsReset) != 0;
 }
 
 void MmioTransport::kick(std::uint16_t index) {
-  if (index < queues_.size() && !paused_ && may_kick()) {
+  if (index < active_queues_ && !paused_ && !wants_reset()) {
     kicks_.fetch_add(1, std::memory_order_relaxed);
     device_.on_queue(index);
   }
@@ -293,7 +300,7 @@ void MmioTransport::pause(std::function<void()> done) {
 void MmioTransport::resume() {
   paused_ = false;
   device_.resume();
-  for (std::uint16_t index = 0; index < queues_.size() && may_kick(); ++index) {
+  for (std::uint16_t index = 0; index < active_queues_ && !wants_reset(); ++index) {
     device_.on_queue(index);
   }
 }

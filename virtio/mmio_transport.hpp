@@ -32,10 +32,12 @@ class MmioTransport final : private DriverNotifier {
 
   using RegisterPage = std::span<std::byte, kMmioSize>;
 
-  // `raise_interrupt` asserts the device's interrupt line (edge); callable from any thread. `page`:
-  // zeroed, aligned to 4 bytes. All references must outlive the transport.
+  // `raise_interrupt` asserts the device's interrupt line (edge); callable from any thread.
+  // `kick_later` makes the device's thread call kick(index) soon. `page`: zeroed, aligned to 4
+  // bytes. All references must outlive the transport.
   MmioTransport(Device& device, const GuestMemory& memory, RegisterPage page,
-                DeviceThread device_thread, std::function<void()> raise_interrupt);
+                DeviceThread device_thread, std::function<void()> raise_interrupt,
+                std::function<void(std::uint16_t index)> kick_later);
 
   // A guest access of data.size() bytes at `offset` of the window. Whatever the guest does is
   // answered: what the specification does not define reads as zero and is ignored when written.
@@ -86,9 +88,10 @@ class MmioTransport final : private DriverNotifier {
   void write_config(std::uint64_t offset, std::span<const std::byte> data);
   void show_config();
 
-  [[nodiscard]] bool may_kick() const;
+  [[nodiscard]] bool wants_reset() const;
 
   void used_buffers() override;
+  void kick_again(std::uint16_t index) override { kick_later_(index); }
   void config_changed() override;
   void needs_reset() override;
   void raise(std::uint32_t cause);
@@ -98,6 +101,7 @@ class MmioTransport final : private DriverNotifier {
   RegisterPage page_;
   DeviceThread device_thread_;
   std::function<void()> raise_interrupt_;
+  std::function<void(std::uint16_t)> kick_later_;
 
   std::uint32_t device_features_sel_ = 0;
   std::uint32_t driver_features_sel_ = 0;
@@ -107,8 +111,8 @@ class MmioTransport final : private DriverNotifier {
 
   std::atomic_ref<std::uint32_t> status_;
   std::atomic_ref<std::uint32_t> interrupt_status_;
-  bool active_ = false;  // the device's thread only
-  bool paused_ = false;  // likewise
+  std::size_t active_queues_ = 0;  // of the active device; the device's thread only
+  bool paused_ = false;            // likewise
   mutable std::array<std::atomic<std::uint64_t>, kRegisters> reads_{};
   std::array<std::atomic<std::uint64_t>, kRegisters> writes_{};
   std::atomic<std::uint64_t> kicks_ = 0;

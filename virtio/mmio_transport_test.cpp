@@ -177,6 +177,27 @@ TEST_CASE_FIXTURE(Fixture, "a changed configuration has a new generation, shows 
   CHECK(driver.read(kMmioInterruptStatus) == 0);
 }
 
+TEST_CASE_FIXTURE(Fixture,
+                  "a configuration that changed without a driver shows when the next one comes") {
+  REQUIRE(driver.negotiate() == kNegotiated);
+  driver.set_up_queue(0, first.geometry());
+  driver.set_up_queue(1, second.geometry());
+  device.configuration[1] = std::byte{0x77};
+  driver.drive();
+  CHECK(driver.read(kMmioConfig) == 0x04037701);
+  CHECK(driver.interrupts == 0);
+  // A device forgets in a reset what the driver wrote, which shows with status 0, also when the
+  // reset takes its time.
+  driver.write(kMmioConfig, 0x0a0b0c0d);
+  device.slow = true;
+  driver.wait = [&] {
+    device.configuration[0] = std::byte{0};
+    device.reset_done();
+  };
+  driver.write(kMmioStatus, 0);
+  CHECK(driver.read(kMmioConfig) == 0x0a0b0c00);
+}
+
 TEST_CASE_FIXTURE(
     Fixture,
     "registers for reading only are not written, and those for writing only read as zero") {
@@ -334,6 +355,51 @@ TEST_CASE_FIXTURE(Fixture, "activation with a queue that is not ready needs a re
   driver.drive();
   CHECK(device.log == "R");
   start();  // and works after the reset
+}
+
+TEST_CASE_FIXTURE(Fixture, "a queue that the accepted features do not need may be left out") {
+  device.second_queue_feature = 4;
+  REQUIRE(driver.negotiate(kFeatureVersion1 | 1) == kNegotiated);
+  REQUIRE(driver.set_up_queue(0, first.geometry()) == 1);
+  driver.drive();
+  CHECK(driver.status() == kDriven);
+  CHECK(device.queues.size() == 1);
+  driver.transport.kick(1);
+  CHECK(driver.transport.kicks() == 0);
+  driver.transport.kick(0);
+  CHECK(device.log == "RA0");
+
+  // Set up all the same, it is none.
+  REQUIRE(driver.negotiate(kFeatureVersion1) == kNegotiated);
+  REQUIRE(driver.set_up_queue(0, first.geometry()) == 1);
+  REQUIRE(driver.set_up_queue(1, second.geometry()) == 1);
+  driver.drive();
+  CHECK(driver.status() == kDriven);
+  CHECK(device.queues.size() == 1);
+  driver.transport.kick(1);
+  CHECK(device.log == "RA0RA");
+}
+
+TEST_CASE_FIXTURE(Fixture, "a queue that the accepted features do need may not be left out") {
+  device.second_queue_feature = 4;
+  REQUIRE(driver.negotiate(kFeatureVersion1 | 4) == kNegotiated);
+  REQUIRE(driver.set_up_queue(0, first.geometry()) == 1);
+  driver.drive();
+  CHECK(driver.status() == (kDriven | kStatusNeedsReset));
+  CHECK_FALSE(device.active);
+  // Nor is a later one taken for an earlier one.
+  REQUIRE(driver.negotiate(kFeatureVersion1) == kNegotiated);
+  REQUIRE(driver.set_up_queue(1, second.geometry()) == 1);
+  driver.drive();
+  CHECK(driver.status() == (kDriven | kStatusNeedsReset));
+  CHECK_FALSE(device.active);
+
+  REQUIRE(driver.negotiate(kFeatureVersion1 | 4) == kNegotiated);
+  REQUIRE(driver.set_up_queue(0, first.geometry()) == 1);
+  REQUIRE(driver.set_up_queue(1, second.geometry()) == 1);
+  driver.drive();
+  CHECK(driver.status() == kDriven);
+  CHECK(device.queues.size() == 2);
 }
 
 TEST_CASE_FIXTURE(Fixture, "a queue does not become ready with a geometry that cannot be used") {

@@ -197,6 +197,14 @@ std::vector<iovec> DescriptorChain::readable_iovecs(std::size_t offset, std::siz
   return iovecs_of(readable_, offset, size);
 }
 
+std::size_t DescriptorChain::discard_writable() const {
+  std::size_t discarded = 0;
+  for (const GuestSlice& slice : writable_) {
+    discarded += slice.discard();
+  }
+  return discarded;
+}
+
 Result<Queue> Queue::create(const GuestMemory& memory, const QueueGeometry& geometry,
                             std::uint64_t features) {
   const std::uint64_t size = geometry.size;

@@ -62,6 +62,8 @@ class DescriptorChain {
   [[nodiscard]] std::vector<iovec> writable_iovecs(std::size_t offset, std::size_t size) const;
   // Likewise of the readable bytes; to be read from only.
   [[nodiscard]] std::vector<iovec> readable_iovecs(std::size_t offset, std::size_t size) const;
+  // GuestSlice::discard() for each writable buffer; gives the sum of bytes.
+  std::size_t discard_writable() const;
 
  private:
   friend class Queue;

@@ -154,6 +154,27 @@ TEST_CASE("a chain gives the driver's bytes and takes the device's, over all its
   CHECK_FALSE(driver.take_used());
 }
 
+TEST_CASE("the whole pages of a chain's writable buffers are discarded, and of no others") {
+  GuestRam ram;
+  DriverQueue driver(ram, kBase, 8);
+  Queue queue = driver.device_side();
+  for (GuestAddress page = kData; page < ram.end(); page += kPage) {
+    ram.put(page, std::uint64_t{1});
+  }
+  driver.add({{kData, kPage, false},
+              {kData + kPage, kPage, true},
+              {kData + 2 * kPage, 0, true},
+              {kData + 3 * kPage + 1, 2 * kPage, true},
+              {kData + 6 * kPage, kPage - 1, true}});
+  DescriptorChain chain = pop(queue);
+  CHECK(chain.discard_writable() == 2 * kPage);
+  for (const std::uint64_t page : {0U, 2U, 3U, 5U, 6U, 7U}) {
+    CHECK(ram.get<std::uint64_t>(kData + page * kPage) == 1);
+  }
+  CHECK(ram.get<std::uint64_t>(kData + kPage) == 0);
+  CHECK(ram.get<std::uint64_t>(kData + 4 * kPage) == 0);
+}
+
 TEST_CASE("a header is read the same wherever it is split over descriptors") {
   GuestRam ram;
   constexpr std::size_t kHeader = 12;

@@ -94,6 +94,8 @@ inline constexpr std::uint32_t kMmioInterruptConfig = 2;
 
 // 5 Device types
 inline constexpr std::uint32_t kDeviceBlk = 2;
+inline constexpr std::uint32_t kDeviceEntropy = 4;
+inline constexpr std::uint32_t kDeviceBalloon = 5;
 inline constexpr std::uint32_t kDeviceVsock = 19;
 inline constexpr std::uint32_t kDeviceFs = 26;
 
@@ -153,6 +155,40 @@ struct [[gnu::packed]] BlkConfig {
   std::uint8_t unused1[3];
 };
 static_assert(sizeof(BlkConfig) == 60);
+
+// 5.4 Entropy device
+inline constexpr std::uint16_t kEntropyRequestQueue = 0;
+
+// 5.5 Traditional memory balloon device
+inline constexpr std::uint64_t kBalloonFeatureStats = std::uint64_t{1} << 1;
+inline constexpr std::uint64_t kBalloonFeatureDeflateOnOom = std::uint64_t{1} << 2;
+inline constexpr std::uint64_t kBalloonFeatureReporting = std::uint64_t{1} << 5;
+inline constexpr std::uint16_t kBalloonInflateQueue = 0;
+inline constexpr std::uint16_t kBalloonDeflateQueue = 1;
+inline constexpr std::uint16_t kBalloonStatsQueue = 2;
+inline constexpr std::uint64_t kBalloonPageSize = 4096;  // bytes, whatever the guest's is
+struct BalloonConfig {  // 5.5.4, without the fields of features that are not offered
+  std::uint32_t num_pages;
+  std::uint32_t actual;
+};
+static_assert(sizeof(BalloonConfig) == 8);
+enum class BalloonStatTag : std::uint16_t {  // 5.5.6.4
+  kSwapIn = 0,
+  kSwapOut = 1,
+  kMajorFaults = 2,
+  kMinorFaults = 3,
+  kFreeMemory = 4,
+  kTotalMemory = 5,
+  kAvailableMemory = 6,
+  kDiskCaches = 7,
+  kHugetlbAllocations = 8,
+  kHugetlbFailures = 9,
+};
+struct [[gnu::packed]] BalloonStat {  // 5.5.6.3
+  BalloonStatTag tag;
+  std::uint64_t value;
+};
+static_assert(sizeof(BalloonStat) == 10);
 
 // 5.10 Socket device
 inline constexpr std::uint64_t kVsockHostCid = 2;

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <semaphore>
@@ -60,8 +61,13 @@ Result<std::unique_ptr<VirtioSlot>> VirtioSlot::create(
     finished.acquire();
   };
   const auto raise = [&vm, line = slot->line_] { vm.pulse_line(line); };
-  slot->transport_ =
-      std::make_unique<virtio::MmioTransport>(*slot->device_, memory, page, on_loop, raise);
+  const auto kick_later = [&kicks = slot->kicks_](std::uint16_t queue) {
+    const std::uint64_t one = 1;
+    // Fails only when the counter is saturated, and then the kick is there anyway.
+    [[maybe_unused]] const ssize_t size = ::write(kicks.at(queue).event.get(), &one, sizeof one);
+  };
+  slot->transport_ = std::make_unique<virtio::MmioTransport>(*slot->device_, memory, page, on_loop,
+                                                             raise, kick_later);
   const auto queues = static_cast<std::uint16_t>(slot->device_->max_queue_sizes().size());
   for (std::uint16_t queue = 0; queue < queues; ++queue) {
     Kick& kick = slot->kicks_.emplace_back(*slot, queue);

@@ -28,14 +28,7 @@ constexpr std::array<std::byte, kZeroes> kZeroBlock{};
 }  // namespace
 
 BlkDevice::BlkDevice(Disk disk, AsyncIo& io)
-    : disk_(std::move(disk)),
-      io_(io),
-      notify_([this](std::int32_t) { notify(); }),
-      more_([this](std::int32_t result) {
-        if (driver_ != nullptr && !paused_ && result >= 0) {
-          on_queue(0);
-        }
-      }) {
+    : disk_(std::move(disk)), io_(io), notify_([this](std::int32_t) { notify(); }) {
   features_ = kBlkFeatureSegMax | kBlkFeatureBlockSize | kBlkFeatureTopology;
   // 5.2.5.2: a disk that cannot be written has nothing to flush.
   features_ |= disk_.read_only ? kBlkFeatureReadOnly
@@ -80,7 +73,7 @@ void BlkDevice::activate(std::vector<Queue> queues, std::uint64_t /*features*/,
 void BlkDevice::on_queue(std::uint16_t index) {
   finished_.clear();
   Queue& queue = queues_.at(index);
-  // A driver that adds requests as fast as they are answered does not keep the loop for itself.
+  notify_later();
   for (std::uint16_t turn = 0; turn < kQueueSizes[0]; ++turn) {
     auto chain = queue.pop();
     if (!chain) {
@@ -88,14 +81,11 @@ void BlkDevice::on_queue(std::uint16_t index) {
       return;
     }
     if (!*chain) {
-      break;
+      return;
     }
     serve(std::move(**chain));
-    if (turn + 1 == kQueueSizes[0] && !more_.pending()) {
-      io_.defer(more_);
-    }
   }
-  notify_later();
+  driver_->kick_again(index);
 }
 
 // One interrupt for all that is answered in this turn of the loop.
@@ -371,7 +361,6 @@ void BlkDevice::tell_idle() {
 }
 
 void BlkDevice::pause(std::function<void()> done) {
-  paused_ = true;
   pause_done_ = std::move(done);
   tell_idle();
 }

@@ -51,7 +51,7 @@ class BlkDevice final : public Device {
   void on_queue(std::uint16_t index) override;
   void reset(std::function<void()> done) override;
   void pause(std::function<void()> done) override;
-  void resume() override { paused_ = false; }
+  void resume() override {}
 
  private:
   // A request under way: owns the guest's buffers until the file is done with them.
@@ -101,10 +101,8 @@ class BlkDevice final : public Device {
   std::list<Request> requests_;
   std::list<Request> finished_;  // cannot be destroyed from inside their own completion
   Operation notify_;             // one interrupt for all that was finished together
-  Operation more_;               // the rest of a queue that was not worked off in one turn
   std::function<void()> reset_done_;
   std::function<void()> pause_done_;
-  bool paused_ = false;
   std::uint64_t flushes_ = 0;
 };
 

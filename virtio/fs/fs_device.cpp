@@ -55,17 +55,19 @@ void FsDevice::activate(std::vector<Queue> queues, std::uint64_t /*features*/,
 void FsDevice::on_queue(std::uint16_t index) {
   finished_.clear();
   Queue& queue = queues_.at(index);
-  while (true) {
+  for (std::uint16_t turn = 0; turn < kQueueSizes.at(index); ++turn) {
     auto chain = queue.pop();
     if (!chain) {
       driver_->needs_reset();
       return;
     }
     if (!*chain) {
-      break;
+      notify();
+      return;
     }
     serve(queue, std::move(**chain));
   }
+  driver_->kick_again(index);
   notify();
 }
 

@@ -2,7 +2,9 @@
 // Counts what a device tells its driver.
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "virtio/device.hpp"
 
@@ -16,10 +18,12 @@ class RecordingNotifier final : public DriverNotifier {
       on_used_buffers();
     }
   }
+  void kick_again(std::uint16_t index) override { kicked_again.push_back(index); }
   void config_changed() override { ++config_changes; }
   void needs_reset() override { ++resets_wanted; }
 
   int interrupts = 0;
+  std::vector<std::uint16_t> kicked_again;
   int config_changes = 0;
   int resets_wanted = 0;
   std::function<void()> on_used_buffers;

@@ -27,6 +27,9 @@ class RecordingDevice final : public Device {
   [[nodiscard]] std::uint32_t type() const override { return kType; }
   [[nodiscard]] std::uint64_t features() const override { return kFeatures; }
   [[nodiscard]] std::span<const std::uint16_t> max_queue_sizes() const override { return sizes; }
+  [[nodiscard]] std::size_t queues_needed(std::uint64_t features) const override {
+    return (features & second_queue_feature) == second_queue_feature ? 2 : 1;
+  }
   [[nodiscard]] std::span<const std::byte> config() const override { return configuration; }
 
   void write_config(std::size_t offset, std::span<const std::byte> data) override {
@@ -67,6 +70,7 @@ class RecordingDevice final : public Device {
   void resume() override { log += 'C'; }
 
   std::array<std::uint16_t, 2> sizes{8, 16};
+  std::uint64_t second_queue_feature = 0;  // 0: there always is a second queue
   std::array<std::byte, 6> configuration{std::byte{1}, std::byte{2}, std::byte{3},
                                          std::byte{4}, std::byte{5}, std::byte{6}};
   std::string log;  // 'A' for activate, 'R' for reset, the number of a kicked queue
@@ -91,7 +95,7 @@ class TransportDriver {
               }
               CHECK(done);
             },
-            [this] { ++interrupts; }) {}
+            [this] { ++interrupts; }, [this](std::uint16_t) { ++kicks_later; }) {}
 
   [[nodiscard]] std::uint32_t read(std::uint64_t offset) {
     std::array<std::byte, 4> data{};
@@ -136,6 +140,7 @@ class TransportDriver {
   void drive() { write(kMmioStatus, status() | kStatusDriverOk); }
 
   int interrupts = 0;
+  int kicks_later = 0;
   std::function<void()> wait;  // what a vCPU that waits for the device lets happen
   alignas(std::uint32_t) std::array<std::byte, kMmioSize> page{};
   MmioTransport transport;

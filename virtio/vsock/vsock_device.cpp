@@ -59,7 +59,12 @@ void VsockDevice::on_queue(std::uint16_t index) {
 }
 
 void VsockDevice::take_packets() {
+  std::uint16_t left = kQueueSizes[kVsockTxQueue];
   while (!queues_.empty() && resets_.size() < kMaxWaitingResets) {
+    if (left-- == 0) {
+      driver_->kick_again(kVsockTxQueue);
+      break;
+    }
     auto chain = queues_[kVsockTxQueue].pop();
     if (!chain) {
       broken();
