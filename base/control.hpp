@@ -32,6 +32,7 @@ enum class ControlKind : std::uint32_t {
   kResume = 6,      // undo that
   kCounters = 7,    // kDone's text: MachineCounters as JSON
   kResizeDisk = 8,  // text: "DISK BYTES": the file of that disk, counted from 0, has this size now
+  kSetBalloon = 9,  // text: "MIB": so much of its memory the guest is asked to give back
 
   // machine to launcher
   kRunning = 16,  // the vCPUs run, if times were asked for; text: "name nanoseconds" lines of

@@ -52,6 +52,7 @@ struct MachineConfig {
   std::uint32_t vcpus = 0;
   DescriptorIndex kernel = kNoDescriptor;     // an uncompressed x86-64 ELF vmlinux
   DescriptorIndex initramfs = kNoDescriptor;  // a cpio archive
+  DescriptorIndex entropy = kNoDescriptor;    // /dev/urandom, for the guest's entropy device
   DescriptorIndex console = kNoDescriptor;    // where serial output goes; none means no serial port
   std::string command_line;                   // appended to the machine's own kernel command line
   std::string share_tag;                      // virtio-fs tag

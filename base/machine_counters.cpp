@@ -18,8 +18,13 @@ void DeviceReport::serialize(Archive& archive) {
 }
 
 template <class Archive>
+void BalloonReport::serialize(Archive& archive) {
+  archive(CEREAL_NVP(target), CEREAL_NVP(actual), CEREAL_NVP(returned));
+}
+
+template <class Archive>
 void MachineCounters::serialize(Archive& archive) {
-  archive(CEREAL_NVP(exits), CEREAL_NVP(devices));
+  archive(CEREAL_NVP(exits), CEREAL_NVP(balloon), CEREAL_NVP(devices));
 }
 
 std::string MachineCounters::to_json() const {

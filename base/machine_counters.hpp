@@ -35,8 +35,19 @@ struct DeviceReport {
   void serialize(Archive& archive);
 };
 
+// Memory that the guest gives back.
+struct BalloonReport {
+  std::uint64_t target = 0;    // bytes that it was asked for
+  std::uint64_t actual = 0;    // bytes that it says it has given
+  std::uint64_t returned = 0;  // bytes that went back to the host, again and again, free pages too
+
+  template <class Archive>
+  void serialize(Archive& archive);
+};
+
 struct MachineCounters {
   std::uint64_t exits = 0;  // of all vCPUs, to user space
+  BalloonReport balloon;
   std::vector<DeviceReport> devices;
 
   template <class Archive>

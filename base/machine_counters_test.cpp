@@ -11,9 +11,13 @@ TEST_CASE("counters survive the way through JSON") {
   counters.exits = ~std::uint64_t{0};
   counters.devices = {{"disk-0", 1, 2, 3, 4, 5, 6, {{0x70, 7, 8}, {0x100, 9, 10}}},
                       {"fs", 0, 0, 0, 0, 0, 0, {}}};
+  counters.balloon = {1, 2, 3};
   const auto read = MachineCounters::from_json(counters.to_json());
   REQUIRE(read);
   CHECK(read->exits == counters.exits);
+  CHECK(read->balloon.target == 1);
+  CHECK(read->balloon.actual == 2);
+  CHECK(read->balloon.returned == 3);
   REQUIRE(read->devices.size() == 2);
   CHECK(read->devices[0].name == "disk-0");
   CHECK(read->devices[0].interrupts == 6);

@@ -75,6 +75,11 @@ Result<Configuration> configure(const RunOptions& options, const oci::ImageConfi
   config.vcpus = static_cast<std::uint32_t>(options.cpus);
   config.kernel = result.add(std::move(*kernel));
   config.initramfs = result.add(std::move(*initramfs));
+  Fd entropy(::open("/dev/urandom", O_RDONLY | O_CLOEXEC));
+  if (!entropy) {
+    return fail_errno(errno, "cannot open /dev/urandom for the guest's entropy");
+  }
+  config.entropy = result.add(std::move(entropy));
   config.command_line = options.command_line;
   config.report_times = options.timing;
   config.share_tag = MSB_BOOT_TAG;

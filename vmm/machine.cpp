@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "virtio/fs/fs_device.hpp"
+#include "virtio/rng/rng_device.hpp"
 #include "vmm/boot.hpp"
 #include "vmm/cpuid.hpp"
 #include "vmm/elf_loader.hpp"
@@ -92,6 +93,22 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
     return done;
   }
   if (auto done = add_disks(config, descriptors); !done) {
+    return done;
+  }
+  if (config.entropy != kNoDescriptor) {
+    auto source = take(descriptors, config.entropy, "the entropy device");
+    if (!source) {
+      return std::unexpected(source.error());
+    }
+    if (auto done =
+            add_device("rng", std::make_unique<virtio::RngDevice>(std::move(*source), loop_));
+        !done) {
+      return done;
+    }
+  }
+  auto balloon = std::make_unique<virtio::BalloonDevice>(*memory_);
+  balloon_ = balloon.get();
+  if (auto done = add_device("balloon", std::move(balloon)); !done) {
     return done;
   }
   if (auto done = registers_->map(vm_, bus_.slots().size()); !done) {
@@ -320,6 +337,9 @@ Result<void> Machine::resize_disk(std::size_t index, std::uint64_t bytes) {
 MachineCounters Machine::counters() const {
   MachineCounters counters;
   counters.exits = exits_.load(std::memory_order_relaxed);
+  counters.balloon = {balloon_->target_pages() * virtio::kBalloonPageSize,
+                      balloon_->actual_pages() * virtio::kBalloonPageSize,
+                      balloon_->returned_bytes()};
   for (const auto& slot : bus_.slots()) {
     counters.devices.push_back(slot->report());
   }

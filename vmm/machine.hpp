@@ -21,6 +21,7 @@
 #include "base/machine_config.hpp"
 #include "base/machine_counters.hpp"
 #include "base/result.hpp"
+#include "virtio/balloon/balloon_device.hpp"
 #include "virtio/blk/blk_device.hpp"
 #include "virtio/guest_memory.hpp"
 #include "virtio/vsock/vsock_device.hpp"
@@ -58,12 +59,14 @@ class Machine {
   void start();
 
   // Stops all vCPUs and brings all devices to rest; `done` is called when nothing moves any more.
-  // On the loop's thread, as the next two, of a machine that was started; not before an earlier
+  // On the loop's thread, as the next four, of a machine that was started; not before an earlier
   // call is done. A machine that is paused already is so at once.
   void pause(std::function<void()> done);
   void resume();
   // The file of disk `index` has `bytes` now. Fails when there is no such disk.
   Result<void> resize_disk(std::size_t index, std::uint64_t bytes);
+  // Asks the guest to give back `bytes` of its memory, at most all of it; it keeps what it needs.
+  void set_balloon(std::uint64_t bytes) { balloon_->set_target(bytes / virtio::kBalloonPageSize); }
   [[nodiscard]] MachineCounters counters() const;
 
   // The signal that a vCPU's thread gets to leave the guest. The process must handle it, by doing
@@ -100,7 +103,8 @@ class Machine {
   std::unique_ptr<virtio::GuestMemory> memory_;
   std::optional<RegisterPages> registers_;
   Bus bus_;
-  virtio::VsockDevice* vsock_ = nullptr;  // owned by its slot on the bus
+  virtio::VsockDevice* vsock_ = nullptr;  // owned by its slot on the bus, as the next
+  virtio::BalloonDevice* balloon_ = nullptr;
   std::vector<std::uint32_t> host_ports_;
   std::vector<Vcpu> vcpus_;
   std::vector<std::jthread> threads_;

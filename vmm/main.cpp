@@ -137,6 +137,9 @@ class Control {
       case ControlKind::kResizeDisk:
         resize_disk(request, message.text);
         return;
+      case ControlKind::kSetBalloon:
+        set_balloon(request, message.text);
+        return;
       default:
         break;
     }
@@ -161,6 +164,16 @@ class Control {
     const auto resized = machine_.resize_disk(disk, bytes);
     resized ? report(ControlKind::kDone, request, {})
             : report(ControlKind::kRefused, request, resized.error().message);
+  }
+
+  void set_balloon(std::uint32_t request, std::string_view text) {
+    std::uint32_t mib = 0;
+    const auto read = std::from_chars(text.data(), text.data() + text.size(), mib);
+    if (read.ec != std::errc() || read.ptr != text.data() + text.size()) {
+      finish_with({"the launcher asked for memory without saying how much"});
+    }
+    machine_.set_balloon(std::uint64_t{mib} << 20);
+    report(ControlKind::kDone, request, {});
   }
 
   Loop& loop_;

@@ -317,7 +317,7 @@ TEST_CASE_FIXTURE(TransportGuest,
 }
 
 TEST_CASE_FIXTURE(TransportGuest, "features that are not offered are not accepted") {
-  for (const unsigned bit : {0U, 3U, 4U, 6U, 28U, 29U}) {  // 28, 29: indirect, event index
+  for (const unsigned bit : {0U, 3U, 4U, 6U, 27U, 30U}) {
     CAPTURE(bit);
     CHECK(driver.negotiate(kFeatureVersion1 | (std::uint64_t{1} << bit)) != kNegotiated);
   }

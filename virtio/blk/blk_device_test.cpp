@@ -75,9 +75,14 @@ TEST_CASE("a request of as many segments as there can be is one transfer") {
     guest.ram.put_bytes(at, std::span(data).subspan(i * kSector, size));
     pieces.push_back({at, size, false});
   }
+  int transfers = 0;
+  guest.io.answer = [&](const FakeIo::Request& request) -> std::optional<std::int32_t> {
+    transfers += request.kind == FakeIo::Kind::kWrite ? 1 : 0;
+    return std::nullopt;
+  };
   CHECK(guest.request(BlkType::kOut, 0, pieces).status == BlkStatus::kOk);
   CHECK(guest.file_bytes(0, data.size()) == data);
-  CHECK(guest.io.started() == 2);  // and the interrupt
+  CHECK(transfers == 1);
 }
 
 TEST_CASE("requests that come together are answered with one interrupt") {
