@@ -3,6 +3,8 @@
 // every run of the tests.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
@@ -25,7 +27,7 @@ TEST_CASE("the fuzz target stands every seed, and every seed with some bytes cha
       for (std::uint32_t i = random() % 4 + 1; i > 0; --i) {
         changed[random() % changed.size()] = static_cast<std::uint8_t>(random());
       }
-      changed.resize(changed.size() - random() % 3);
+      changed.resize(changed.size() - std::min<std::size_t>(changed.size(), random() % 3));
       LLVMFuzzerTestOneInput(changed.data(), changed.size());
     }
     ++seeds;

@@ -11,6 +11,7 @@
 
 #include "virtio/testing/driver_queue.hpp"
 #include "virtio/testing/guest_ram.hpp"
+#include "virtio/testing/recording_device.hpp"
 #include "virtio/testing/transport_driver.hpp"
 
 namespace msb::virtio {

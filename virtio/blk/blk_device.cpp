@@ -323,7 +323,7 @@ void BlkDevice::on_range(Request& request, std::int32_t result) {
     next_range(request);
   } else if (result == -EINTR) {
     next_range(request);
-  } else if (result != -EOPNOTSUPP) {
+  } else if (result != -EOPNOTSUPP || request.by_writing) {
     finish(request, BlkStatus::kIoError);
   } else if (request.type == BlkType::kDiscard) {
     finish(request, BlkStatus::kUnsupported);

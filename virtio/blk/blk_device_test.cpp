@@ -206,6 +206,14 @@ TEST_CASE("a discard that a file system cannot do is unsupported, and harms noth
   CHECK(guest.file_bytes(0, data.size()) == data);
 }
 
+TEST_CASE("zeroes that can be neither made nor written are an error, and are not tried for ever") {
+  BlkGuest guest;
+  guest.io.answer = [](const FakeIo::Request& request) -> std::optional<std::int32_t> {
+    return request.kind == FakeIo::Kind::kDefer ? std::nullopt : std::optional(-EOPNOTSUPP);
+  };
+  CHECK(guest.ranges(BlkType::kWriteZeroes, {{0, 8, 0}}).status == BlkStatus::kIoError);
+}
+
 TEST_CASE("a disk grows and shrinks while it runs, and says so") {
   BlkGuest guest;
   REQUIRE(::ftruncate(guest.file, 512 * kSector) == 0);

@@ -3,7 +3,7 @@
 // otherwise.
 #pragma once
 
-#include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -15,6 +15,7 @@
 #include "virtio/queue.hpp"
 #include "virtio/spec.hpp"
 #include "virtio/testing/guest_ram.hpp"
+#include "virtio/testing/require.hpp"
 
 namespace msb::virtio::testing {
 
@@ -44,7 +45,7 @@ class DriverQueue {
   [[nodiscard]] std::size_t free() const { return free_.size(); }
   [[nodiscard]] Queue device_side(std::uint64_t features = 0) const {
     auto queue = Queue::create(ram_.memory(), geometry_, features);
-    REQUIRE(queue);
+    require(queue.has_value(), "the device takes a well-formed queue");
     return *queue;
   }
   // Forgets everything, as a driver does that resets its device.
@@ -65,7 +66,8 @@ class DriverQueue {
   // Chains `buffers` and makes them available; gives the head.
   std::uint16_t add(std::span<const Buffer> buffers) {
     if (buffers.empty() || buffers.size() > free_.size()) {
-      FAIL("no chain of ", buffers.size(), " with ", free_.size(), " free descriptors");
+      fail_test(
+          fmt::format("no chain of {} with {} free descriptors", buffers.size(), free_.size()));
     }
     std::uint16_t next = 0;
     for (std::size_t i = buffers.size(); i-- > 0;) {
@@ -141,7 +143,7 @@ class DriverQueue {
                                                sizeof(UsedElement) * (seen_ % geometry_.size));
     ++seen_;
     if (element.id >= geometry_.size) {
-      FAIL("used element ", element.id, " is no descriptor");
+      fail_test(fmt::format("used element {} is no descriptor", element.id));
     }
     auto index = static_cast<std::uint16_t>(element.id);
     while (free_.size() < geometry_.size) {

@@ -3,7 +3,6 @@
 // which they were started.
 #pragma once
 
-#include <doctest/doctest.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -20,6 +19,7 @@
 #include <vector>
 
 #include "base/async_io.hpp"
+#include "virtio/testing/require.hpp"
 
 namespace msb::virtio::testing {
 
@@ -74,6 +74,7 @@ class FakeIo final : public AsyncIo {
     }
   }
 
+  [[nodiscard]] const std::vector<Request>& requests() const { return pending_; }
   [[nodiscard]] std::size_t pending() const { return pending_.size(); }
   [[nodiscard]] std::size_t pending(Kind kind) const {
     return static_cast<std::size_t>(std::ranges::count(pending_, kind, &Request::kind));
@@ -109,7 +110,7 @@ class FakeIo final : public AsyncIo {
   // test.
   void run() {
     for (int round = 0; run_once() > 0; ++round) {
-      REQUIRE(round < 100'000);
+      require(round < 100'000, "the device stops asking for more when there is nothing to do");
     }
   }
   // Completes everything as cancelled, held or not, as an event loop does at its end.
@@ -176,10 +177,23 @@ class FakeIo final : public AsyncIo {
     }
     return result < 0 ? -errno : static_cast<std::int32_t>(result);
   }
+  // Likewise, with at most `bytes` of a transfer done.
+  static std::optional<std::int32_t> perform_short(Request request, std::size_t bytes) {
+    std::vector<iovec> first;
+    for (iovec piece : request.buffers) {
+      piece.iov_len = std::min(piece.iov_len, bytes);
+      bytes -= piece.iov_len;
+      if (piece.iov_len > 0) {
+        first.push_back(piece);
+      }
+    }
+    request.buffers = first;
+    return perform(request);
+  }
 
  private:
   void start(Request request) {
-    REQUIRE_FALSE(request.operation->pending());
+    require(!request.operation->pending(), "an operation is started once at a time");
     request.operation->start();
     pending_.push_back(request);
     ++started_;

@@ -2,7 +2,6 @@
 // Guest RAM for tests, with the accesses that a driver in the guest would make.
 #pragma once
 
-#include <doctest/doctest.h>
 #include <sys/mman.h>
 
 #include <cstddef>
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "virtio/guest_memory.hpp"
+#include "virtio/testing/require.hpp"
 
 namespace msb::virtio::testing {
 
@@ -28,7 +28,7 @@ class GuestRam {
   explicit GuestRam(std::uint64_t size = 16 * kPage) : GuestRam({{kStart, size}}) {}
   explicit GuestRam(std::initializer_list<GuestMemory::Range> ranges) {
     auto memory = GuestMemory::create(std::span(ranges.begin(), ranges.size()));
-    REQUIRE(memory);
+    require(memory.has_value(), "the host has memory for a small guest");
     memory_ = std::move(*memory);
     for (const GuestMemory::Mapping& mapping : memory_->mappings()) {
       guard(mapping.host - kPage);
@@ -76,8 +76,8 @@ class GuestRam {
  private:
   [[nodiscard]] GuestSlice slice(GuestAddress address, std::uint64_t length) const {
     auto found = memory_->slice(address, length);
-    if (!found) {  // not by REQUIRE: an assertion for each access would be most of a test's time
-      FAIL(found.error().message);
+    if (!found) {
+      fail_test(found.error().message);
     }
     return *found;
   }

@@ -1,86 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// A device that records its life, and the driver that walks its transport through section 3.1.
+// The driver that walks a transport through section 3.1.
 #pragma once
 
-#include <doctest/doctest.h>
-
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
-#include <string>
-#include <utility>
-#include <vector>
+#include <span>
 
 #include "virtio/mmio_transport.hpp"
-#include "virtio/testing/guest_ram.hpp"
+#include "virtio/testing/require.hpp"
 
 namespace msb::virtio::testing {
-
-class RecordingDevice final : public Device {
- public:
-  static constexpr std::uint32_t kType = 42;
-  static constexpr std::uint64_t kFeatures = (std::uint64_t{1} << 35) | 0x5;
-
-  [[nodiscard]] std::uint32_t type() const override { return kType; }
-  [[nodiscard]] std::uint64_t features() const override { return kFeatures; }
-  [[nodiscard]] std::span<const std::uint16_t> max_queue_sizes() const override { return sizes; }
-  [[nodiscard]] std::size_t queues_needed(std::uint64_t features) const override {
-    return (features & second_queue_feature) == second_queue_feature ? 2 : 1;
-  }
-  [[nodiscard]] std::span<const std::byte> config() const override { return configuration; }
-
-  void write_config(std::size_t offset, std::span<const std::byte> data) override {
-    std::ranges::copy(data, configuration.begin() + static_cast<std::ptrdiff_t>(offset));
-  }
-
-  void activate(std::vector<Queue> activated, std::uint64_t accepted,
-                DriverNotifier& notifier) override {
-    log += 'A';
-    queues = std::move(activated);
-    features_accepted = accepted;
-    driver = &notifier;
-    active = true;
-  }
-  void on_queue(std::uint16_t index) override {
-    CHECK(active);
-    log += std::to_string(index);
-  }
-  void reset(std::function<void()> done) override {
-    log += 'R';
-    active = false;
-    driver = nullptr;
-    for (Queue& queue : queues) {
-      queue.close();
-    }
-    queues.clear();
-    if (slow) {
-      reset_done = std::move(done);
-    } else {
-      done();
-    }
-  }
-
-  void pause(std::function<void()> done) override {
-    log += 'P';
-    done();
-  }
-  void resume() override { log += 'C'; }
-
-  std::array<std::uint16_t, 2> sizes{8, 16};
-  std::uint64_t second_queue_feature = 0;  // 0: there always is a second queue
-  std::array<std::byte, 6> configuration{std::byte{1}, std::byte{2}, std::byte{3},
-                                         std::byte{4}, std::byte{5}, std::byte{6}};
-  std::string log;  // 'A' for activate, 'R' for reset, the number of a kicked queue
-  std::vector<Queue> queues;
-  std::uint64_t features_accepted = 0;
-  DriverNotifier* driver = nullptr;
-  bool active = false;
-  bool slow = false;  // a reset waits until the test calls reset_done
-  std::function<void()> reset_done;
-};
 
 class TransportDriver {
  public:
@@ -93,7 +25,7 @@ class TransportDriver {
               if (!done && wait) {
                 wait();
               }
-              CHECK(done);
+              require(done, "a step on the device's thread ends");
             },
             [this] { ++interrupts; }, [this](std::uint16_t) { ++kicks_later; }) {}
 
