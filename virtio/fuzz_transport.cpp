@@ -160,7 +160,7 @@ class World {
   void set_up_queue(std::uint32_t queue, std::uint32_t size, GuestAddress base) {
     write(kMmioQueueSel, queue);
     write(kMmioQueueSize, size);
-    for (std::uint32_t part = 0; part < 3; ++part) {
+    for (std::uint64_t part = 0; part < 3; ++part) {
       write(kMmioQueueDescLow + 16 * part, static_cast<std::uint32_t>(base + 0x400 * part));
       write(kMmioQueueDescHigh + 16 * part, 0);
     }
