@@ -3,8 +3,6 @@
 // "CONNECT <port>\n", read "OK <number>\n", and what follows is the connection.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -14,6 +12,7 @@
 #include "base/async_io.hpp"
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "launcher/unix_listener.hpp"
 
 namespace msb::launcher {
 
@@ -30,9 +29,7 @@ class ConnectServer {
     std::size_t pending = 256;                       // connections without a line yet
   };
 
-  // Makes the socket. Whoever connects waits until open(). Fails when `path` is too long, cannot be
-  // made, is something else than a socket, or one that somebody serves; a socket that is left from
-  // a dead process is replaced.
+  // Makes the socket. Whoever connects waits until open(). Fails as UnixListener::create() does.
   static Result<std::unique_ptr<ConnectServer>> create(AsyncIo& io, const std::string& path,
                                                        Connect connect, Limits limits);
   ConnectServer(const ConnectServer&) = delete;
@@ -46,25 +43,16 @@ class ConnectServer {
 
  private:
   class Client;
-  ConnectServer(AsyncIo& io, std::string path, Fd socket, Connect connect, Limits limits);
-  Result<void> remember_file();
-  void remove_file();
-  void accept_more();
-  void on_acceptable(std::int32_t result);
+  ConnectServer(AsyncIo& io, Connect connect, Limits limits);
+  void on_accepted(Fd socket);
   void leave(Client* client);
 
   AsyncIo& io_;
-  const std::string path_;
-  dev_t device_ = 0;  // the socket's file, to remove no other one
-  ino_t inode_ = 0;
-  Fd socket_;
   Connect connect_;
   const Limits limits_;
-  bool open_ = false;
   std::size_t pending_ = 0;
   Client* clients_ = nullptr;  // a list of those without a line yet, each of which keeps itself
-  Operation acceptable_;
-  Operation retry_;
+  std::unique_ptr<UnixListener> listener_;
 };
 
 }  // namespace msb::launcher

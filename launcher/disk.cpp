@@ -5,10 +5,13 @@
 #include <linux/fs.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 
 namespace msb::launcher {
 
@@ -37,6 +40,28 @@ std::uint32_t direct_alignment(int file) {
   const std::uint32_t wanted = std::max(status.stx_dio_mem_align, status.stx_dio_offset_align);
   return wanted == 0 ? kSafeAlignment
                      : std::max(static_cast<std::uint32_t>(kSector), std::bit_ceil(wanted));
+}
+
+// Beyond it ftruncate(2) would not only fail, but end this process by SIGXFSZ.
+std::uint64_t largest_file() {
+  rlimit limit{};
+  constexpr auto kLargest = static_cast<std::uint64_t>(std::numeric_limits<off_t>::max());
+  return ::getrlimit(RLIMIT_FSIZE, &limit) == 0 ? std::min<std::uint64_t>(limit.rlim_cur, kLargest)
+                                                : kLargest;
+}
+
+Result<std::uint64_t> device_size(const RunningDisk& disk, std::optional<std::uint64_t> size) {
+  if (size) {
+    return fail("it is a block device, whose size is its own; leave the size out to have it read");
+  }
+  std::uint64_t found = 0;
+  if (::ioctl(disk.file.get(), BLKGETSIZE64, &found) != 0) {
+    return fail_errno(errno, "cannot tell its size");
+  }
+  if (found == 0 || found % kSector != 0) {
+    return fail("it has {} bytes, which is not a multiple of {}", found, kSector);
+  }
+  return found;
 }
 
 }  // namespace
@@ -110,6 +135,38 @@ Result<OpenDisk> open_disk(const DiskWords& disk) {
     opened.alignment = direct_alignment(opened.file.get());
   }
   return opened;
+}
+
+Result<std::uint64_t> grow_disk(const RunningDisk& disk, std::optional<std::uint64_t> size) {
+  if (disk.read_only) {
+    return fail("it is read-only");
+  }
+  struct stat status{};
+  if (::fstat(disk.file.get(), &status) != 0) {
+    return fail_errno(errno, "cannot tell its size");
+  }
+  if (S_ISBLK(status.st_mode)) {
+    return device_size(disk, size);
+  }
+  if (!size) {
+    return fail("it is a file, which grows to a size that has to be given");
+  }
+  if (*size % kSector != 0) {
+    return fail("{} bytes are not a multiple of {}", *size, kSector);
+  }
+  // Whichever is larger: it may have grown for a guest that was not told, or behind our back.
+  const auto in_file = static_cast<std::uint64_t>(status.st_size);
+  const std::uint64_t now = std::max(in_file, disk.size);
+  if (*size < now) {
+    return fail("it has {} bytes, and {} would cut data off", now, *size);
+  }
+  if (const std::uint64_t largest = largest_file(); *size > largest) {
+    return fail("{} bytes are more than the {} that a file may have here", *size, largest);
+  }
+  if (*size > in_file && ::ftruncate(disk.file.get(), static_cast<off_t>(*size)) != 0) {
+    return fail_errno(errno, "cannot make its file {} bytes large", *size);
+  }
+  return *size;
 }
 
 }  // namespace msb::launcher

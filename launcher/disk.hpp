@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The files of disks: `msb-vmm run --disk`.
+// The files of disks: `msb-vmm run --disk`, and of those that grow while a sandbox has them.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -29,5 +30,16 @@ struct OpenDisk {
 };
 // Fails unless it is a regular file or a block device of a size that a disk can have.
 Result<OpenDisk> open_disk(const DiskWords& disk);
+
+// A disk of a sandbox that runs.
+struct RunningDisk {
+  Fd file;                 // a duplicate of OpenDisk's, which keeps its lock
+  std::uint64_t size = 0;  // that the guest was told last, bytes
+  bool read_only = false;
+};
+// Makes the file `size` bytes large, and returns that. Without `size`, which is for block devices,
+// returns what the device has now. Fails where data would be cut off, for what a disk cannot have,
+// and for a disk that is read-only.
+Result<std::uint64_t> grow_disk(const RunningDisk& disk, std::optional<std::uint64_t> size);
 
 }  // namespace msb::launcher

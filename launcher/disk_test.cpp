@@ -3,12 +3,15 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 
 namespace msb::launcher {
@@ -114,6 +117,59 @@ TEST_CASE("a direct disk is the same file, with an alignment that works") {
   alignas(65536) static std::array<char, 65536> buffer;
   CHECK(::pread(opened->direct.get(), buffer.data() + opened->alignment, opened->alignment,
                 opened->alignment) == static_cast<ssize_t>(opened->alignment));
+}
+
+RunningDisk running(const std::string& path, std::uint64_t size, bool read_only = false) {
+  return {Fd(::open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC)), size, read_only};
+}
+
+TEST_CASE("a disk's file grows, and keeps what it holds") {
+  Directory directory;
+  const std::string path = directory.file("disk", 1024);
+  std::ofstream(path, std::ios::in) << "kept";
+  RunningDisk disk = running(path, 1024);
+  CHECK(grow_disk(disk, 1024) == 1024);
+  CHECK(grow_disk(disk, 1U << 20) == 1U << 20);
+  CHECK(std::filesystem::file_size(path) == 1U << 20);
+  // Its guest was not told: the same again is no smaller than what there is.
+  CHECK(grow_disk(disk, 1U << 20) == 1U << 20);
+  std::string text;
+  std::getline(std::ifstream(path), text, '\0');
+  CHECK(text == "kept");
+}
+
+TEST_CASE("a disk is not resized where data would be lost, or to what it cannot have") {
+  Directory directory;
+  const std::string path = directory.file("disk", 4096);
+  const RunningDisk disk = running(path, 2048);
+  for (const std::uint64_t size :
+       {std::uint64_t{0}, std::uint64_t{512}, std::uint64_t{3584}, std::uint64_t{4097},
+        std::uint64_t{5000}, std::uint64_t{1} << 63, ~std::uint64_t{0} - 511}) {
+    CAPTURE(size);
+    CHECK_FALSE(grow_disk(disk, size));
+  }
+  CHECK_FALSE(grow_disk(disk, std::nullopt));
+  CHECK_FALSE(grow_disk(running(path, 4096, true), 8192));
+  CHECK(std::filesystem::file_size(path) == 4096);
+  // Somebody has cut the file off: what the guest was told counts.
+  CHECK_FALSE(grow_disk(running(path, 8192), 6144));
+  CHECK(grow_disk(running(path, 8192), 8192) == 8192);
+  CHECK(std::filesystem::file_size(path) == 8192);
+}
+
+TEST_CASE("a limit on the size of files is an error, not this process's end") {
+  Directory directory;
+  const RunningDisk disk = running(directory.file("disk", 1024), 1024);
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+  const rlimit small{8192, before.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+  const auto beyond = grow_disk(disk, 8704);
+  const auto within = grow_disk(disk, 8192);
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+  REQUIRE_FALSE(beyond);
+  CHECK(beyond.error().message.find("8192") != std::string::npos);
+  CHECK(within == 8192);
 }
 
 }  // namespace

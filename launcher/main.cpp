@@ -145,6 +145,9 @@ CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
       ->take_all();
   run->add_option("--socket", options.socket, "Serve the sandbox's Unix socket here while it runs")
       ->type_name("PATH");
+  run->add_option("--control", options.control,
+                  "Serve the control socket here while it runs (docs/control.md)")
+      ->type_name("PATH");
   run->add_option("--kernel", options.kernel, "Guest kernel, an uncompressed vmlinux")
       ->type_name("FILE");
   run->add_option("--initramfs", options.initramfs, "Guest initramfs, an uncompressed cpio")

@@ -14,10 +14,12 @@
 
 #include "base/machine_config.hpp"
 #include "launcher/connect_server.hpp"
+#include "launcher/control_server.hpp"
 #include "launcher/disk.hpp"
 #include "launcher/environment.hpp"
 #include "launcher/image.hpp"
 #include "launcher/machine_process.hpp"
+#include "launcher/machine_requests.hpp"
 #include "launcher/open_image.hpp"
 #include "launcher/paths.hpp"
 #include "launcher/session.hpp"
@@ -48,10 +50,11 @@ Result<Fd> open_part(std::string_view what, const std::string& named,
   return file;
 }
 
-// A configuration and the descriptors that it names.
+// A configuration, the descriptors that it names, and what the control socket needs of the disks.
 struct Configuration {
   MachineConfig config;
   std::vector<Fd> descriptors;
+  std::vector<RunningDisk> disks;
 
   DescriptorIndex add(Fd descriptor) {
     descriptors.push_back(std::move(descriptor));
@@ -105,6 +108,13 @@ Result<Configuration> configure(const RunOptions& options, const oci::ImageConfi
     auto disk = words ? open_disk(*words) : Result<OpenDisk>(std::unexpected(words.error()));
     if (!disk) {
       return std::unexpected(disk.error());
+    }
+    if (!options.control.empty()) {
+      Fd file(::fcntl(disk->file.get(), F_DUPFD_CLOEXEC, 0));
+      if (!file) {
+        return fail_errno(errno, "cannot keep the disk \"{}\" open", words->path);
+      }
+      result.disks.push_back({std::move(file), disk->size, words->read_only});
     }
     DiskConfig wanted;
     wanted.file = result.add(std::move(disk->file));
@@ -230,6 +240,7 @@ Outcome run(const RunOptions& options) {
   if (!loop) {
     return failed(loop.error());
   }
+  MachineRequests requests(machine->control());
   std::unique_ptr<ConnectServer> server;
   if (!options.socket.empty()) {
     auto created = serve(**loop, *machine, options.socket);
@@ -238,6 +249,16 @@ Outcome run(const RunOptions& options) {
     }
     server = std::move(*created);
   }
+  std::unique_ptr<ControlServer> control;
+  if (!options.control.empty()) {
+    auto created = ControlServer::create(
+        **loop, options.control, requests,
+        {options.memory_mib, options.cpus, std::move(configuration->disks)}, {});
+    if (!created) {
+      return failed(created.error());
+    }
+    control = std::move(*created);
+  }
   if (auto sent = send_configuration(*machine, *configuration); !sent) {
     return failed(sent.error());
   }
@@ -245,7 +266,7 @@ Outcome run(const RunOptions& options) {
   configuration->descriptors.clear();
   Outcome outcome;
   {
-    Session session(**loop, *machine,
+    Session session(**loop, *machine, requests,
                     {.command = {.process = std::move(*process),
                                  .attach = {},
                                  .input = true,
@@ -258,6 +279,7 @@ Outcome run(const RunOptions& options) {
                      .stop_signal = *signal,
                      .stop_grace_ms = *stop_grace_ms,
                      .server = server.get(),
+                     .control = control.get(),
                      .diagnose = [&] { return diagnose(kvm->get()); }},
                     timeline);
     outcome = session.run();

@@ -22,6 +22,7 @@ struct RunOptions {
   std::string command_line;        // appended to the guest kernel's
   bool console = false;            // the guest's serial output goes to standard error
   std::string socket;              // path of the sandbox's Unix socket; empty: none
+  std::string control;             // path of its control socket; empty: none
   bool terminal = false;           // the command gets a terminal, which shows in the caller's
   bool timing = false;             // print the times of the phases to standard error
   std::uint64_t ready_timeout_s = 60;

@@ -36,9 +36,11 @@ void complain_undelivered(const Error& error) {
 
 }  // namespace
 
-Session::Session(Loop& loop, MachineProcess& machine, SessionOptions options, Timeline& timeline)
+Session::Session(Loop& loop, MachineProcess& machine, MachineRequests& requests,
+                 SessionOptions options, Timeline& timeline)
     : loop_(loop),
       machine_(machine),
+      requests_(requests),
       options_(std::move(options)),
       timeline_(timeline),
       opener_([this] { return machine_.connect(MSB_PORT_AGENT); }),
@@ -88,6 +90,9 @@ Outcome Session::run() {
   loop_.poll(machine_.process(), POLLIN, machine_ended_);
   loop_.timeout(options_.ready_timeout_s * kSecond, boot_timeout_);
   loop_.timeout(kSlowBoot, slow_boot_);
+  if (options_.control != nullptr) {
+    options_.control->open();
+  }
   if (auto ran = loop_.run(); !ran) {
     finish({kExitLauncher, ran.error().message});
   }
@@ -98,6 +103,11 @@ Outcome Session::run() {
   if (options_.server != nullptr) {
     options_.server->close();
   }
+  requests_.close();
+  if (options_.control != nullptr) {
+    options_.control->stopped(outcome_->status);
+    options_.control->close();
+  }
   loop_.drain();
   return std::move(*outcome_);
 }
@@ -105,11 +115,18 @@ Outcome Session::run() {
 // The guest is about to end, or should be: waits for the machine's word, but not for ever.
 void Session::expect_end() {
   state_ = State::kEnding;
+  tell_stopping();
   if (options_.server != nullptr) {
     options_.server->close();
   }
   if (!end_timeout_.pending()) {
     loop_.timeout(kShutdownTimeout, end_timeout_);
+  }
+}
+
+void Session::tell_stopping() {
+  if (options_.control != nullptr) {
+    options_.control->stopping();
   }
 }
 
@@ -183,6 +200,7 @@ void Session::on_machine_ended() {
 }
 
 void Session::lose_machine() {
+  requests_.close();
   if (announced_ && stopping_) {
     machine_is_gone_ = true;
     return;
@@ -218,12 +236,22 @@ void Session::on_control_message(ControlMessage message) {
     case ControlKind::kKernelLog:
       kernel_log_ = std::move(message.text);
       break;
+    case ControlKind::kDone:
+    case ControlKind::kRefused:
+      on_answer(message);
+      break;
     case ControlKind::kError:
       finish({kExitLauncher, protocol::quote(std::as_bytes(std::span(message.text)))});
       break;
     default:
       finish({kExitLauncher, "the machine process sent a message of an unknown kind"});
       break;
+  }
+}
+
+void Session::on_answer(const ControlMessage& message) {
+  if (auto answered = requests_.on_answer(message); !answered) {
+    finish({kExitLauncher, answered.error().message});
   }
 }
 
@@ -351,6 +379,9 @@ void Session::start_command() {
 void Session::on_started() {
   timeline_.mark("command started");
   state_ = State::kRunning;
+  if (options_.control != nullptr) {
+    options_.control->running();
+  }
 }
 
 void Session::on_ended(Outcome outcome) {
@@ -430,6 +461,7 @@ void Session::on_signal_for_command(int signal) {
 void Session::stop() {
   state_ = State::kStopping;
   stopping_ = true;
+  tell_stopping();
   guest_->send(*protocol::encode_shutdown(options_.stop_signal, options_.stop_grace_ms));
   loop_.timeout(options_.stop_grace_ms * kMillisecond + kShutdownTimeout, stop_timeout_);
 }

@@ -12,7 +12,9 @@
 #include "base/result.hpp"
 #include "launcher/command.hpp"
 #include "launcher/connect_server.hpp"
+#include "launcher/control_server.hpp"
 #include "launcher/machine_process.hpp"
+#include "launcher/machine_requests.hpp"
 #include "launcher/outcome.hpp"
 #include "launcher/signals.hpp"
 #include "launcher/timeline.hpp"
@@ -30,6 +32,8 @@ struct SessionOptions {
   std::uint32_t stop_grace_ms = 0;
   // Optional: opened when the guest is ready, closed when it ends.
   ConnectServer* server = nullptr;
+  // Optional: open for as long as run() takes, and told what becomes of the sandbox.
+  ControlServer* control = nullptr;
   // Asked once when the guest takes long to become ready: why this host cannot run guests, or
   // nothing when it can.
   std::function<std::optional<std::string>()> diagnose;
@@ -40,8 +44,10 @@ struct SessionOptions {
 // machine or the guest is treated as hostile.
 class Session {
  public:
-  // `machine` has been sent its configuration. All references must outlive the session.
-  Session(Loop& loop, MachineProcess& machine, SessionOptions options, Timeline& timeline);
+  // `machine` has been sent its configuration; `requests` are made to it, here or by the control
+  // socket. All references must outlive the session.
+  Session(Loop& loop, MachineProcess& machine, MachineRequests& requests, SessionOptions options,
+          Timeline& timeline);
 
   Outcome run();
 
@@ -58,6 +64,7 @@ class Session {
   void on_control();
   void on_control_message(ControlMessage message);
   void on_machine_ended();
+  void on_answer(const ControlMessage& message);
   void on_stopped(StopReason reason, const std::string& detail);
   // From the guest's control connection.
   bool on_guest_frame(const protocol::Frame& frame);
@@ -83,11 +90,13 @@ class Session {
   void shut_down(Outcome outcome);
   void finish(Outcome outcome);
   void expect_end();
+  void tell_stopping();
   void fail_boot(std::string symptom);
   void lose_machine();
 
   Loop& loop_;
   MachineProcess& machine_;
+  MachineRequests& requests_;
   SessionOptions options_;
   Timeline& timeline_;
 

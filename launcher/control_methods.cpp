@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/control_methods.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <iterator>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "launcher/counters_json.hpp"
+#include "protocol/quote.hpp"
+
+namespace msb::launcher {
+
+namespace {
+
+constexpr std::string_view kDisk = "disk";
+constexpr std::string_view kSize = "size";
+constexpr std::array kDiskSizeParameters{kDisk, kSize};
+constexpr std::string_view kMib = "mib";
+constexpr std::array kBalloonParameters{kMib};
+
+std::unexpected<RpcError> refuse(std::string message) {
+  return std::unexpected(RpcError{RpcCode::kRefused, std::move(message)});
+}
+
+// The answer of a method that gives nothing.
+RpcResult<Json> nothing_or_why(const Result<std::string>& done) {
+  return done ? RpcResult<Json>(Json::object()) : refuse(done.error().message);
+}
+
+}  // namespace
+
+struct ControlMethods::Method {
+  std::string_view name;
+  void (ControlMethods::*run)(const Json& parameters, const Caller& caller);
+  std::span<const std::string_view> parameters;
+};
+
+constexpr ControlMethods::Method ControlMethods::kMethods[] = {
+    {"status", &ControlMethods::status, {}},
+    {"counters", &ControlMethods::counters, {}},
+    {"pause", &ControlMethods::pause, {}},
+    {"resume", &ControlMethods::resume, {}},
+    {"set_disk_size", &ControlMethods::set_disk_size, kDiskSizeParameters},
+    {"set_balloon", &ControlMethods::set_balloon, kBalloonParameters},
+    {"subscribe", &ControlMethods::subscribe, {}},
+};
+
+ControlMethods::ControlMethods(MachineRequests& machine, SandboxFacts facts, Event event)
+    : machine_(machine),
+      facts_(std::move(facts)),
+      event_(std::move(event)),
+      start_(std::chrono::steady_clock::now()) {}
+
+void ControlMethods::call(const RpcRequest& request, const Caller& caller) {
+  const auto method = std::ranges::find(kMethods, request.method, &Method::name);
+  if (method == std::end(kMethods)) {
+    std::string known;
+    for (const Method& each : kMethods) {
+      known += known.empty() ? "" : ", ";
+      known += each.name;
+    }
+    caller.answer(std::unexpected(
+        RpcError{RpcCode::kUnknownMethod, fmt::format("there is no method \"{}\"; there are {}",
+                                                      protocol::quote(request.method), known)}));
+  } else if (auto checked = check_parameters(request.parameters, method->parameters); !checked) {
+    caller.answer(std::unexpected(std::move(checked.error())));
+  } else {
+    (this->*method->run)(request.parameters, caller);
+  }
+}
+
+// --- the methods ---
+
+void ControlMethods::status(const Json& /*parameters*/, const Caller& caller) {
+  Json disks = Json::array();
+  for (std::size_t i = 0; i < facts_.disks.size(); ++i) {
+    const RunningDisk& disk = facts_.disks[i];
+    disks.push_back({{"disk", i}, {"size", disk.size}, {"read_only", disk.read_only}});
+  }
+  const auto uptime = std::chrono::steady_clock::now() - start_;
+  caller.answer(
+      Json{{"state", state_word()},
+           {"uptime_ms", std::chrono::duration_cast<std::chrono::milliseconds>(uptime).count()},
+           {"memory_mib", facts_.memory_mib},
+           {"cpus", facts_.cpus},
+           {"disks", std::move(disks)}});
+}
+
+void ControlMethods::counters(const Json& /*parameters*/, const Caller& caller) {
+  machine_.send(ControlKind::kCounters, {}, [caller](const Result<std::string>& done) {
+    auto shown = done ? show_counters(*done) : Result<Json>(std::unexpected(done.error()));
+    caller.answer(shown ? RpcResult<Json>(std::move(*shown)) : refuse(shown.error().message));
+  });
+}
+
+void ControlMethods::pause(const Json& /*parameters*/, const Caller& caller) {
+  // It could not stop, in good order, what does not run.
+  if (state_ == State::kStopping || state_ == State::kStopped) {
+    caller.answer(refuse("the sandbox is stopping"));
+    return;
+  }
+  ++pausing_;
+  machine_.send(ControlKind::kPause, {}, [this, caller](const Result<std::string>& done) {
+    --pausing_;
+    if (done) {
+      set_paused(true);
+    }
+    caller.answer(nothing_or_why(done));
+  });
+}
+
+void ControlMethods::resume(const Json& /*parameters*/, const Caller& caller) {
+  machine_.send(ControlKind::kResume, {}, [this, caller](const Result<std::string>& done) {
+    if (done) {
+      set_paused(false);
+    }
+    caller.answer(nothing_or_why(done));
+  });
+}
+
+void ControlMethods::set_disk_size(const Json& parameters, const Caller& caller) {
+  const auto index = whole_number(parameters, kDisk);
+  const auto size = whole_number(parameters, kSize);
+  if (!index || !size) {
+    caller.answer(std::unexpected(index ? size.error() : index.error()));
+    return;
+  }
+  if (!*index) {
+    caller.answer(
+        std::unexpected(RpcError{RpcCode::kInvalidParameters,
+                                 "the parameter \"disk\" is missing: a disk's number, from 0"}));
+    return;
+  }
+  if (**index >= facts_.disks.size()) {
+    caller.answer(refuse(fmt::format("there is no disk {}; the sandbox has {}, counted from 0",
+                                     **index, facts_.disks.size())));
+    return;
+  }
+  const auto at = static_cast<std::size_t>(**index);
+  const auto grown = grow_disk(facts_.disks[at], *size);
+  if (!grown) {
+    caller.answer(refuse(fmt::format("disk {} cannot be resized: {}", at, grown.error().message)));
+    return;
+  }
+  machine_.send(ControlKind::kResizeDisk, fmt::format("{} {}", at, *grown),
+                [this, at, bytes = *grown, caller](const Result<std::string>& done) {
+                  if (done) {
+                    on_resized(at, bytes);
+                  }
+                  caller.answer(nothing_or_why(done));
+                });
+}
+
+void ControlMethods::set_balloon(const Json& parameters, const Caller& caller) {
+  const auto mib = whole_number(parameters, kMib);
+  if (!mib) {
+    caller.answer(std::unexpected(mib.error()));
+    return;
+  }
+  if (!*mib) {
+    caller.answer(std::unexpected(RpcError{RpcCode::kInvalidParameters,
+                                           "the parameter \"mib\" is missing: how much of its "
+                                           "memory the guest is to give back"}));
+    return;
+  }
+  if (**mib > facts_.memory_mib) {
+    caller.answer(refuse(
+        fmt::format("the sandbox cannot give back {} MiB; it has {}", **mib, facts_.memory_mib)));
+    return;
+  }
+  machine_.send(ControlKind::kSetBalloon, fmt::format("{}", **mib),
+                [caller](const Result<std::string>& done) { caller.answer(nothing_or_why(done)); });
+}
+
+void ControlMethods::subscribe(const Json& /*parameters*/, const Caller& caller) {
+  caller.answer(Json::object());
+  caller.subscribe();
+}
+
+// --- what became of the sandbox ---
+
+void ControlMethods::running() {
+  if (state_ < State::kRunning) {
+    state_ = State::kRunning;
+    event_("running", Json::object());
+  }
+}
+
+void ControlMethods::stopping() {
+  if (state_ >= State::kStopping) {
+    return;
+  }
+  state_ = State::kStopping;
+  event_("stopping", Json::object());
+  // A guest that is paused would not end.
+  if (paused_ || pausing_ > 0) {
+    machine_.send(ControlKind::kResume, {}, [this](const Result<std::string>& done) {
+      if (done) {
+        set_paused(false);
+      }
+    });
+  }
+}
+
+void ControlMethods::stopped(int exit_status) {
+  if (state_ < State::kStopped) {
+    state_ = State::kStopped;
+    event_("stopped", {{"exit_status", exit_status}});
+  }
+}
+
+void ControlMethods::set_paused(bool paused) {
+  if (std::exchange(paused_, paused) != paused) {
+    event_(paused ? "paused" : "resumed", Json::object());
+  }
+}
+
+void ControlMethods::on_resized(std::size_t index, std::uint64_t size) {
+  facts_.disks[index].size = size;
+  event_("disk_resized", {{"disk", index}, {"size", size}});
+}
+
+std::string_view ControlMethods::state_word() const {
+  if (state_ >= State::kStopping) {
+    return "stopping";
+  }
+  if (paused_) {
+    return "paused";
+  }
+  return state_ == State::kRunning ? "running" : "starting";
+}
+
+}  // namespace msb::launcher

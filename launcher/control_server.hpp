@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sandbox's control socket (docs/control.md): JSON-RPC, one object per line.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/async_io.hpp"
+#include "base/fd.hpp"
+#include "base/result.hpp"
+#include "launcher/control_methods.hpp"
+#include "launcher/line_client.hpp"
+#include "launcher/unix_listener.hpp"
+
+namespace msb::launcher {
+
+// Trusts neither its clients nor the machine. The loop must be drained, after close(), before it is
+// destroyed.
+class ControlServer {
+ public:
+  struct Limits {
+    std::size_t clients = 16;                             // those beyond are told so, and closed
+    std::size_t waiting_bytes = LineClient::kMaxWaiting;  // for one client
+  };
+
+  // Makes the socket. Whoever connects waits until open(). Fails as UnixListener::create() does.
+  // `machine` must outlive this, and not answer any more once it is destroyed.
+  static Result<std::unique_ptr<ControlServer>> create(AsyncIo& io, const std::string& path,
+                                                       MachineRequests& machine, SandboxFacts facts,
+                                                       Limits limits);
+  ControlServer(const ControlServer&) = delete;
+  ControlServer& operator=(const ControlServer&) = delete;
+  ~ControlServer();
+
+  // Starts to serve.
+  void open();
+  // Removes the socket and closes every connection.
+  void close();
+
+  // What became of the sandbox: its command runs, it is to end, it has ended. Each counts once.
+  void running() { methods_.running(); }
+  void stopping() { methods_.stopping(); }
+  void stopped(int exit_status) { methods_.stopped(exit_status); }
+
+ private:
+  struct Seat {
+    std::shared_ptr<LineClient> client;
+    bool subscribed = false;
+  };
+
+  ControlServer(AsyncIo& io, MachineRequests& machine, SandboxFacts facts, Limits limits);
+  void on_accepted(Fd socket);
+  void on_line(LineClient& client, const std::string& line);
+  void on_left(const LineClient& client);
+  void subscribe(const LineClient* client);
+  void tell(std::string_view event, Json details);
+
+  AsyncIo& io_;
+  const Limits limits_;
+  ControlMethods methods_;
+  std::vector<Seat> seats_;
+  std::unique_ptr<UnixListener> listener_;
+};
+
+}  // namespace msb::launcher
