@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A kernel of its own, without Linux, that attacks the VMM's devices by their registers and rings: each attack of
-// hostile-input.md that a guest can make, then the proof that the attacked device serves again after a reset. It says what
-// it did on the serial port, a line each, and ends by a triple fault. Started as the 64-bit boot protocol says, with the
-// first GiB mapped; disk-0 (8 MiB, pattern of the sector's number in each 8 bytes) is the third device.
+// A kernel of its own, without Linux, that attacks the VMM's devices by their registers and rings:
+// each attack of hostile-input.md that a guest can make, then the proof that the attacked device
+// serves again after a reset. It says what it did on the serial port, a line each, and ends by a
+// triple fault. Started as the 64-bit boot protocol says, with the first GiB mapped; disk-0 (8 MiB,
+// pattern of the sector's number in each 8 bytes) is the third device.
 
 #include <stddef.h>
 #include <stdint.h>
@@ -26,7 +27,9 @@ __asm__(
     "  lidt no_table(%rip)\n  ud2\n"
     ".section .rodata\nno_table: .word 0\n .quad 0\n.text\n");
 
-static void out8(u16 port, u8 value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port)); }
+static void out8(u16 port, u8 value) {
+  __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
+}
 
 static void say(const char* text) {
   for (; *text; text++) out8(0x3f8, (u8)*text);
@@ -47,14 +50,14 @@ static void end(void) {
   __builtin_unreachable();
 }
 
-#define REQUIRE(condition)                      \
-  do {                                          \
-    if (!(condition)) {                         \
-      say("FAILED: " #condition ", line ");     \
-      say_number(__LINE__);                     \
-      say("\n");                                \
-      end();                                    \
-    }                                           \
+#define REQUIRE(condition)                  \
+  do {                                      \
+    if (!(condition)) {                     \
+      say("FAILED: " #condition ", line "); \
+      say_number(__LINE__);                 \
+      say("\n");                            \
+      end();                                \
+    }                                       \
   } while (0)
 
 // The fourth GiB, where the devices are: 512 pages of 2 MiB.
@@ -81,16 +84,34 @@ static u32 random32(void) {
 // --- registers (virtio 1.2, 4.2.2) ---
 
 enum {
-  DeviceFeaturesSel = 0x14, DriverFeatures = 0x20, DriverFeaturesSel = 0x24, QueueSel = 0x30, QueueSizeMax = 0x34,
-  QueueSize = 0x38, QueueReady = 0x44, QueueNotify = 0x50, InterruptStatus = 0x60, InterruptAck = 0x64, Status = 0x70,
-  QueueDesc = 0x80, QueueDriver = 0x90, QueueDevice = 0xa0, Config = 0x100,
+  DeviceFeaturesSel = 0x14,
+  DriverFeatures = 0x20,
+  DriverFeaturesSel = 0x24,
+  QueueSel = 0x30,
+  QueueSizeMax = 0x34,
+  QueueSize = 0x38,
+  QueueReady = 0x44,
+  QueueNotify = 0x50,
+  InterruptStatus = 0x60,
+  InterruptAck = 0x64,
+  Status = 0x70,
+  QueueDesc = 0x80,
+  QueueDriver = 0x90,
+  QueueDevice = 0xa0,
+  Config = 0x100,
 };
 enum { Acknowledge = 1, Driver = 2, DriverOk = 4, FeaturesOk = 8, NeedsReset = 64, Failed = 128 };
 enum { IndirectDescriptors = 28, EventIndex = 29, Version1 = 32 };
 
-static volatile u32* reg(u64 device, u32 offset) { return (volatile u32*)(device + offset); }
-static u32 get(u64 device, u32 offset) { return *reg(device, offset); }
-static void put(u64 device, u32 offset, u32 value) { *reg(device, offset) = value; }
+static volatile u32* reg(u64 device, u32 offset) {
+  return (volatile u32*)(device + offset);
+}
+static u32 get(u64 device, u32 offset) {
+  return *reg(device, offset);
+}
+static void put(u64 device, u32 offset, u32 value) {
+  *reg(device, offset) = value;
+}
 static void put64(u64 device, u32 offset, u64 value) {
   put(device, offset, (u32)value);
   put(device, offset + 4, (u32)(value >> 32));
@@ -155,15 +176,20 @@ static void start_with(u64 features) {
   REQUIRE(get(DISK, QueueReady) == 1);
   put(DISK, Status, Acknowledge | Driver | FeaturesOk | DriverOk);
 }
-static void start(void) { start_with((1UL << Version1) | (1UL << IndirectDescriptors)); }
+static void start(void) {
+  start_with((1UL << Version1) | (1UL << IndirectDescriptors));
+}
 
 static void offer(u16 head) {
   available.ring[available.index % SIZE] = head;
   __atomic_store_n(&available.index, (u16)(available.index + 1), __ATOMIC_SEQ_CST);
 }
-static void kick(void) { put(DISK, QueueNotify, 0); }
+static void kick(void) {
+  put(DISK, QueueNotify, 0);
+}
 
-// Waits for the device, which works while this processor does: whether `count` chains are back, or it wants a reset.
+// Waits for the device, which works while this processor does: whether `count` chains are back, or
+// it wants a reset.
 static int wait_used(u16 count) {
   for (u64 turn = 0; turn < 400000000; turn++) {
     if (__atomic_load_n(&used.index, __ATOMIC_ACQUIRE) == count) return 1;
@@ -226,7 +252,8 @@ static void selectors(void) {
 
 // 2: queues of impossible sizes, and changes behind the device's back.
 static void queue_sizes(void) {
-  static const u32 sizes[] = {0, 3, 5, 6, 7, 257, 512, 1024, 32768, 32769, 65536, 0x80000000, 0xffffffff};
+  static const u32 sizes[] = {0,    3,     5,     6,     7,          257,       512,
+                              1024, 32768, 32769, 65536, 0x80000000, 0xffffffff};
   for (u32 i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     negotiate(1UL << Version1);
     set_queue(sizes[i], (u64)table, (u64)&available, (u64)&used);
@@ -245,8 +272,9 @@ static void queue_sizes(void) {
 
 // 3, 7: rings that are not aligned, not in RAM, at its end, or wrap around.
 static void ring_places(void) {
-  static const u64 places[] = {1, 8, RAM_END - 8, RAM_END, DISK, WINDOWS, 0xc0000000, 0xfee00000,
-                               0xffffffff, 0x100000000, ~0UL, ~0UL - 4095, 1UL << 63};
+  static const u64 places[] = {1,       8,           RAM_END - 8, RAM_END,    DISK,
+                               WINDOWS, 0xc0000000,  0xfee00000,  0xffffffff, 0x100000000,
+                               ~0UL,    ~0UL - 4095, 1UL << 63};
   for (u32 i = 0; i < sizeof places / sizeof *places; i++) {
     for (int part = 0; part < 3; part++) {
       negotiate(1UL << Version1);
@@ -255,7 +283,8 @@ static void ring_places(void) {
       const u32 ready = get(DISK, QueueReady);
       put(DISK, Status, Acknowledge | Driver | FeaturesOk | DriverOk);
       kick();
-      // What is aligned and in RAM is the guest's own business: only 8, as a place for the available or used ring.
+      // What is aligned and in RAM is the guest's own business: only 8, as a place for the
+      // available or used ring.
       REQUIRE(ready == 0 ? wait_needs_reset() : places[i] == 8 && part > 0);
     }
   }
@@ -268,16 +297,31 @@ static void broken_rings(void) {
     start();
     serves();
     switch (which) {
-      case 0: offer(SIZE); break;
-      case 1: offer(0xffff); break;
-      case 2: table[0] = (struct descriptor){(u64)data, 16, Next, SIZE}; offer(0); break;
-      case 3: table[0] = (struct descriptor){(u64)data, 16, Next, 0}; offer(0); break;
-      case 4:
-        for (u16 i = 0; i < SIZE; i++) table[i] = (struct descriptor){(u64)data, 16, Next, (u16)((i + 1) % SIZE)};
+      case 0:
+        offer(SIZE);
+        break;
+      case 1:
+        offer(0xffff);
+        break;
+      case 2:
+        table[0] = (struct descriptor){(u64)data, 16, Next, SIZE};
         offer(0);
         break;
-      case 5: available.index = (u16)(available.index + SIZE + 1); break;
-      default: available.index = (u16)(available.index - 1); break;
+      case 3:
+        table[0] = (struct descriptor){(u64)data, 16, Next, 0};
+        offer(0);
+        break;
+      case 4:
+        for (u16 i = 0; i < SIZE; i++)
+          table[i] = (struct descriptor){(u64)data, 16, Next, (u16)((i + 1) % SIZE)};
+        offer(0);
+        break;
+      case 5:
+        available.index = (u16)(available.index + SIZE + 1);
+        break;
+      default:
+        available.index = (u16)(available.index - 1);
+        break;
     }
     kick();
     REQUIRE(wait_needs_reset());
@@ -296,14 +340,32 @@ static void indirect_tables(void) {
     table[0] = (struct descriptor){(u64)indirect, 16, Indirect, 0};
     int broken = 1;
     switch (which) {
-      case 0: indirect[0].flags = Indirect; break;
-      case 1: table[0].length = 0; break;
-      case 2: table[0].length = 17; break;
-      case 3: table[0].length = 0xfffffff0; break;
-      case 4: table[0].flags = Indirect | Next; break;
-      case 5: indirect[0] = (struct descriptor){(u64)data, 16, Next, 5}; break;
-      case 6: table[0].address = RAM_END - 8; broken = 0; break;
-      default: table[0].address = DISK; broken = 0; break;
+      case 0:
+        indirect[0].flags = Indirect;
+        break;
+      case 1:
+        table[0].length = 0;
+        break;
+      case 2:
+        table[0].length = 17;
+        break;
+      case 3:
+        table[0].length = 0xfffffff0;
+        break;
+      case 4:
+        table[0].flags = Indirect | Next;
+        break;
+      case 5:
+        indirect[0] = (struct descriptor){(u64)data, 16, Next, 5};
+        break;
+      case 6:
+        table[0].address = RAM_END - 8;
+        broken = 0;
+        break;
+      default:
+        table[0].address = DISK;
+        broken = 0;
+        break;
     }
     offer(0);
     kick();
@@ -324,11 +386,21 @@ static void bad_requests(void) {
   u16 count = 0;
   for (u32 i = 0; i < 5 * SIZE; i++) {
     switch (i % 5) {
-      case 0: table[0] = (struct descriptor){(u64)&header, 16, 0, 0}; break;         // no status
-      case 1: table[0] = (struct descriptor){(u64)&header, 3, 0, 0}; break;          // half a header
-      case 2: table[0] = (struct descriptor){RAM_END - 4, 16, Write, 0}; break;      // over the end
-      case 3: table[0] = (struct descriptor){DISK, 16, 0, 0}; break;                 // its own registers
-      default: table[0] = (struct descriptor){(u64)&header, 0, Write, 0}; break;     // nothing at all
+      case 0:
+        table[0] = (struct descriptor){(u64)&header, 16, 0, 0};
+        break;  // no status
+      case 1:
+        table[0] = (struct descriptor){(u64)&header, 3, 0, 0};
+        break;  // half a header
+      case 2:
+        table[0] = (struct descriptor){RAM_END - 4, 16, Write, 0};
+        break;  // over the end
+      case 3:
+        table[0] = (struct descriptor){DISK, 16, 0, 0};
+        break;  // its own registers
+      default:
+        table[0] = (struct descriptor){(u64)&header, 0, Write, 0};
+        break;  // nothing at all
     }
     offer(0);
     kick();
@@ -339,7 +411,8 @@ static void bad_requests(void) {
 
 // 12: sectors beyond the disk.
 static void sectors(void) {
-  static const u64 beyond[] = {16384, 16385, 1UL << 32, 1UL << 54, 1UL << 55, (1UL << 55) + 3, ~0UL, ~0UL - 1, 1UL << 63};
+  static const u64 beyond[] = {16384,           16385, 1UL << 32, 1UL << 54, 1UL << 55,
+                               (1UL << 55) + 3, ~0UL,  ~0UL - 1,  1UL << 63};
   start();
   u16 count = 0;
   for (u32 i = 0; i < sizeof beyond / sizeof *beyond; i++) {
@@ -359,7 +432,8 @@ static void sectors(void) {
 
 // 13, 15: data buffers that are no memory, while others are served.
 static void buffers(void) {
-  static const u64 places[] = {RAM_END, RAM_END - 256, 0xc0000000, DISK, 0xfee00000, ~0UL - 255, 1UL << 52};
+  static const u64 places[] = {RAM_END,    RAM_END - 256, 0xc0000000, DISK,
+                               0xfee00000, ~0UL - 255,    1UL << 52};
   start();
   u16 count = 0;
   for (u32 i = 0; i < sizeof places / sizeof *places; i++) {
@@ -385,7 +459,8 @@ static void widths(void) {
     }
   }
   for (u64 at = WINDOWS + 0x1000 - 8; at < WINDOWS + 0x1000 + 8; at++) (void)*(volatile u64*)at;
-  for (u64 at = WINDOWS + 64 * 0x1000 - 8; at < WINDOWS + 64 * 0x1000 + 8; at++) *(volatile u32*)at = 1;
+  for (u64 at = WINDOWS + 64 * 0x1000 - 8; at < WINDOWS + 64 * 0x1000 + 8; at++)
+    *(volatile u32*)at = 1;
   recovers();
 }
 
@@ -430,8 +505,10 @@ static void walk(void) {
       } else if (choice == 2) {
         available.index = (u16)(available.index + random32() % 3);
       } else {
-        struct descriptor* one = random32() % 3 ? &table[random32() % SIZE] : &indirect[random32() % 16];
-        one->address = random32() % 4 ? (u64)data + random32() % 64 : (u64)random32() << (random32() % 32);
+        struct descriptor* one =
+            random32() % 3 ? &table[random32() % SIZE] : &indirect[random32() % 16];
+        one->address =
+            random32() % 4 ? (u64)data + random32() % 64 : (u64)random32() << (random32() % 32);
         one->length = random32() % 4 ? random32() % 600 : random32();
         one->flags = (u16)(random32() % 8);
         one->next = (u16)(random32() % (SIZE + 1));
@@ -450,10 +527,17 @@ static const struct {
   const char* name;
   void (*run)(void);
 } attacks[] = {
-    {"selectors", selectors},   {"queue sizes", queue_sizes}, {"ring places", ring_places},
-    {"broken rings", broken_rings}, {"indirect tables", indirect_tables}, {"bad requests", bad_requests},
-    {"sectors", sectors},       {"buffers", buffers},         {"widths", widths},
-    {"states", states},         {"walk", walk},
+    {"selectors", selectors},
+    {"queue sizes", queue_sizes},
+    {"ring places", ring_places},
+    {"broken rings", broken_rings},
+    {"indirect tables", indirect_tables},
+    {"bad requests", bad_requests},
+    {"sectors", sectors},
+    {"buffers", buffers},
+    {"widths", widths},
+    {"states", states},
+    {"walk", walk},
 };
 
 void attack_all(void) {
