@@ -58,6 +58,7 @@ struct MachineConfig {
   std::string share_tag;                      // virtio-fs tag
   std::vector<SharedFile> shared_files;
   std::vector<DiskConfig> disks;
+  bool balloon = false;                   // a memory balloon, with free page reporting
   bool report_times = false;              // send kRunning with the times of the start
   std::vector<std::uint32_t> host_ports;  // vsock ports on the host that the guest may connect to
 

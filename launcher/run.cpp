@@ -84,6 +84,7 @@ Result<Configuration> configure(const RunOptions& options, const oci::ImageConfi
   }
   config.entropy = result.add(std::move(entropy));
   config.command_line = options.command_line;
+  config.balloon = options.balloon;
   config.report_times = options.timing;
   config.share_tag = MSB_BOOT_TAG;
   config.host_ports = {MSB_PORT_CONTROL};

@@ -24,6 +24,7 @@ struct RunOptions {
   std::string socket;              // path of the sandbox's Unix socket; empty: none
   std::string control;             // path of its control socket; empty: none
   bool terminal = false;           // the command gets a terminal, which shows in the caller's
+  bool balloon = false;            // the guest gives free memory back, and more when asked for it
   bool timing = false;             // print the times of the phases to standard error
   std::uint64_t ready_timeout_s = 60;
   std::string stop_signal;          // by name or number; empty: the image's own, or SIGTERM

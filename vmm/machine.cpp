@@ -106,10 +106,12 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
       return done;
     }
   }
-  auto balloon = std::make_unique<virtio::BalloonDevice>(*memory_);
-  balloon_ = balloon.get();
-  if (auto done = add_device("balloon", std::move(balloon)); !done) {
-    return done;
+  if (config.balloon) {
+    auto balloon = std::make_unique<virtio::BalloonDevice>(*memory_);
+    balloon_ = balloon.get();
+    if (auto done = add_device("balloon", std::move(balloon)); !done) {
+      return done;
+    }
   }
   if (auto done = registers_->map(vm_, bus_.slots().size()); !done) {
     return done;
@@ -337,9 +339,11 @@ Result<void> Machine::resize_disk(std::size_t index, std::uint64_t bytes) {
 MachineCounters Machine::counters() const {
   MachineCounters counters;
   counters.exits = exits_.load(std::memory_order_relaxed);
-  counters.balloon = {balloon_->target_pages() * virtio::kBalloonPageSize,
-                      balloon_->actual_pages() * virtio::kBalloonPageSize,
-                      balloon_->returned_bytes()};
+  if (balloon_ != nullptr) {
+    counters.balloon = {balloon_->target_pages() * virtio::kBalloonPageSize,
+                        balloon_->actual_pages() * virtio::kBalloonPageSize,
+                        balloon_->returned_bytes()};
+  }
   for (const auto& slot : bus_.slots()) {
     counters.devices.push_back(slot->report());
   }

@@ -66,7 +66,13 @@ class Machine {
   // The file of disk `index` has `bytes` now. Fails when there is no such disk.
   Result<void> resize_disk(std::size_t index, std::uint64_t bytes);
   // Asks the guest to give back `bytes` of its memory, at most all of it; it keeps what it needs.
-  void set_balloon(std::uint64_t bytes) { balloon_->set_target(bytes / virtio::kBalloonPageSize); }
+  // False when it has no balloon.
+  bool set_balloon(std::uint64_t bytes) {
+    if (balloon_ != nullptr) {
+      balloon_->set_target(bytes / virtio::kBalloonPageSize);
+    }
+    return balloon_ != nullptr;
+  }
   [[nodiscard]] MachineCounters counters() const;
 
   // The signal that a vCPU's thread gets to leave the guest. The process must handle it, by doing

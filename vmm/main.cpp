@@ -172,8 +172,9 @@ class Control {
     if (read.ec != std::errc() || read.ptr != text.data() + text.size()) {
       finish_with({"the launcher asked for memory without saying how much"});
     }
-    machine_.set_balloon(std::uint64_t{mib} << 20);
-    report(ControlKind::kDone, request, {});
+    machine_.set_balloon(std::uint64_t{mib} << 20)
+        ? report(ControlKind::kDone, request, {})
+        : report(ControlKind::kRefused, request, "the sandbox was started without --balloon");
   }
 
   Loop& loop_;

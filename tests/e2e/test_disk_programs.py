@@ -18,6 +18,7 @@ def blocks(path):
     return path.stat().st_blocks * 512
 
 
+@pytest.mark.skipif(not FULL, reason="long, and hangs in some emulated hosts for a reason that is not known yet: runs with --full")
 @pytest.mark.parametrize("mode", ["", ":direct"], ids=["buffered", "direct"])
 def test_fio_finds_what_it_wrote(vmm, disk, scratch, mode):  # noqa: F811
     path = disk(48 * MIB, folder=scratch)
