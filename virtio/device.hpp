@@ -87,6 +87,18 @@ class Device {
   [[nodiscard]] const DeviceCounters& counters() const { return counters_; }
 
  protected:
+  // One interrupt for what was added to any of `queues` since the last time, if the driver wants
+  // it. No queues: no driver.
+  static void notify(std::span<Queue> queues, DriverNotifier* driver) {
+    bool interrupt = false;
+    for (Queue& queue : queues) {
+      interrupt |= queue.take_interrupt();
+    }
+    if (interrupt) {
+      driver->used_buffers();
+    }
+  }
+
   DeviceCounters counters_;
 };
 

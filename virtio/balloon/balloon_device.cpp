@@ -109,13 +109,13 @@ void BalloonDevice::on_queue(std::uint16_t index) {
       return;
     }
     if (!*chain) {
-      notify();
+      notify(queues_, driver_);
       return;
     }
     serve(index, std::move(**chain));
   }
   driver_->kick_again(index);
-  notify();
+  notify(queues_, driver_);
 }
 
 void BalloonDevice::serve(std::uint16_t index, DescriptorChain chain) {
@@ -207,7 +207,7 @@ bool BalloonDevice::request_stats() {
   }
   answer(queues_[kBalloonStatsQueue], std::move(*stats_buffer_), true);
   stats_buffer_.reset();
-  notify();
+  notify(queues_, driver_);
   return true;
 }
 
@@ -215,16 +215,6 @@ void BalloonDevice::answer(Queue& queue, DescriptorChain chain, bool good) {
   ++counters_.requests;
   counters_.errors += good ? 0 : 1;
   queue.push(std::move(chain), 0);  // no queue of this device has anything written into it
-}
-
-void BalloonDevice::notify() {
-  bool interrupt = false;
-  for (Queue& queue : queues_) {
-    interrupt |= queue.take_interrupt();
-  }
-  if (interrupt) {
-    driver_->used_buffers();
-  }
 }
 
 void BalloonDevice::reset(std::function<void()> done) {

@@ -67,7 +67,6 @@ class BalloonDevice final : public Device {
   void keep_stats(DescriptorChain chain);
   [[nodiscard]] bool discard(std::span<std::uint32_t> pages);
   void answer(Queue& queue, DescriptorChain chain, bool good);
-  void notify();
 
   const GuestMemory& memory_;
   const std::uint64_t ram_size_;  // bytes

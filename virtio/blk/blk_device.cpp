@@ -28,7 +28,10 @@ constexpr std::array<std::byte, kZeroes> kZeroBlock{};
 }  // namespace
 
 BlkDevice::BlkDevice(Disk disk, AsyncIo& io)
-    : disk_(std::move(disk)), io_(io), notify_([this](std::int32_t) { notify(); }) {
+    : disk_(std::move(disk)), io_(io), notify_([this](std::int32_t) {
+        requests_.sweep();
+        notify(queues_, driver_);
+      }) {
   features_ = kBlkFeatureSegMax | kBlkFeatureBlockSize | kBlkFeatureTopology;
   // 5.2.5.2: a disk that cannot be written has nothing to flush.
   features_ |= disk_.read_only ? kBlkFeatureReadOnly
@@ -71,7 +74,7 @@ void BlkDevice::activate(std::vector<Queue> queues, std::uint64_t /*features*/,
 }
 
 void BlkDevice::on_queue(std::uint16_t index) {
-  finished_.clear();
+  requests_.sweep();
   Queue& queue = queues_.at(index);
   notify_later();
   for (std::uint16_t turn = 0; turn < kQueueSizes[0]; ++turn) {
@@ -94,6 +97,7 @@ void BlkDevice::notify_later() {
     io_.defer(notify_);
   }
 }
+
 void BlkDevice::serve(DescriptorChain chain) {
   // 5.2.6: a header, data, and a status; where one ends and the next begins in the descriptors says
   // nothing (2.7.4).
@@ -163,9 +167,7 @@ BlkDevice::Request::Request(BlkDevice& device, Queue from, DescriptorChain buffe
       operation([this, &device](std::int32_t result) { device.on_done(*this, result); }) {}
 
 BlkDevice::Request& BlkDevice::start(DescriptorChain chain, BlkType type) {
-  Request& request = requests_.emplace_front(*this, queues_.front(), std::move(chain), type);
-  request.position = requests_.begin();
-  return request;
+  return requests_.start(*this, queues_.front(), std::move(chain), type);
 }
 
 void BlkDevice::start_transfer(DescriptorChain chain, const BlkRequestHeader& header,
@@ -276,7 +278,7 @@ void BlkDevice::write_zeroes(Request& request) {
 
 void BlkDevice::on_done(Request& request, std::int32_t result) {
   if (driver_ == nullptr) {
-    leave(request);
+    requests_.finish(request);
     return;
   }
   switch (request.type) {
@@ -343,34 +345,14 @@ void BlkDevice::finish(Request& request, BlkStatus status) {
     counters_.bytes_written += request.done;
   }
   answer(request.queue, std::move(request.chain), status, written);
-  leave(request);
-}
-
-void BlkDevice::leave(Request& request) {
-  finished_.splice(finished_.begin(), requests_, request.position);
-  tell_idle();
-}
-
-void BlkDevice::tell_idle() {
-  if (requests_.empty() && reset_done_) {
-    std::exchange(reset_done_, nullptr)();
-  }
-  if (requests_.empty() && !notify_.pending() && pause_done_) {
-    std::exchange(pause_done_, nullptr)();
-  }
+  requests_.finish(request);
 }
 
 void BlkDevice::pause(std::function<void()> done) {
-  pause_done_ = std::move(done);
-  tell_idle();
-}
-
-void BlkDevice::notify() {
-  finished_.clear();
-  if (driver_ != nullptr && queues_.front().take_interrupt()) {
-    driver_->used_buffers();
-  }
-  tell_idle();
+  requests_.when_none([this, done = std::move(done)] {
+    notify(queues_, driver_);  // now, so that nothing is left to do
+    done();
+  });
 }
 
 void BlkDevice::reset(std::function<void()> done) {
@@ -379,12 +361,9 @@ void BlkDevice::reset(std::function<void()> done) {
   }
   queues_.clear();
   driver_ = nullptr;
-  finished_.clear();
-  reset_done_ = std::move(done);
-  for (Request& request : requests_) {
-    io_.cancel(request.operation);
-  }
-  tell_idle();
+  requests_.sweep();
+  requests_.cancel(io_);
+  requests_.when_none(std::move(done));
 }
 
 }  // namespace msb::virtio

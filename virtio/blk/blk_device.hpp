@@ -6,13 +6,13 @@
 #include <array>
 #include <cstdint>
 #include <functional>
-#include <list>
 #include <string>
 #include <vector>
 
 #include "base/async_io.hpp"
 #include "base/fd.hpp"
 #include "virtio/device.hpp"
+#include "virtio/in_flight.hpp"
 #include "virtio/spec.hpp"
 
 namespace msb::virtio {
@@ -55,7 +55,7 @@ class BlkDevice final : public Device {
 
  private:
   // A request under way: owns the guest's buffers until the file is done with them.
-  struct Request {
+  struct Request : InFlight<Request>::Entry {
     Request(BlkDevice& device, Queue from, DescriptorChain buffers, BlkType what);
     Queue queue;
     DescriptorChain chain;
@@ -66,7 +66,6 @@ class BlkDevice final : public Device {
     std::vector<iovec> iovecs;
     std::vector<BlkRange> ranges;  // still to be done, in reverse order
     bool by_writing = false;       // since the file system cannot make zeroes
-    std::list<Request>::iterator position;
     Operation operation;
   };
 
@@ -87,10 +86,7 @@ class BlkDevice final : public Device {
   void on_transferred(Request& request, std::int32_t result);
   void on_range(Request& request, std::int32_t result);
   void finish(Request& request, BlkStatus status);
-  void leave(Request& request);
   void notify_later();
-  void notify();
-  void tell_idle();
 
   Disk disk_;
   AsyncIo& io_;
@@ -98,11 +94,8 @@ class BlkDevice final : public Device {
   BlkConfig config_{};
   std::vector<Queue> queues_;  // empty while idle
   DriverNotifier* driver_ = nullptr;
-  std::list<Request> requests_;
-  std::list<Request> finished_;  // cannot be destroyed from inside their own completion
-  Operation notify_;             // one interrupt for all that was finished together
-  std::function<void()> reset_done_;
-  std::function<void()> pause_done_;
+  InFlight<Request> requests_;
+  Operation notify_;  // one interrupt for all that was finished together
   std::uint64_t flushes_ = 0;
 };
 

@@ -53,7 +53,7 @@ void FsDevice::activate(std::vector<Queue> queues, std::uint64_t /*features*/,
 }
 
 void FsDevice::on_queue(std::uint16_t index) {
-  finished_.clear();
+  reads_.sweep();
   Queue& queue = queues_.at(index);
   for (std::uint16_t turn = 0; turn < kQueueSizes.at(index); ++turn) {
     auto chain = queue.pop();
@@ -62,13 +62,13 @@ void FsDevice::on_queue(std::uint16_t index) {
       return;
     }
     if (!*chain) {
-      notify();
+      notify(queues_, driver_);
       return;
     }
     serve(queue, std::move(**chain));
   }
   driver_->kick_again(index);
-  notify();
+  notify(queues_, driver_);
 }
 
 void FsDevice::serve(Queue& queue, DescriptorChain chain) {
@@ -115,9 +115,7 @@ FsDevice::Read::Read(FsDevice& device, Queue from, DescriptorChain buffers, std:
 
 void FsDevice::start_read(Queue& queue, DescriptorChain chain, std::uint64_t unique,
                           const FuseRead& request) {
-  Read& read = reads_.emplace_front(*this, queue, std::move(chain), unique, request);
-  read.position = reads_.begin();
-  continue_read(read);
+  continue_read(reads_.start(*this, queue, std::move(chain), unique, request));
 }
 
 void FsDevice::continue_read(Read& read) {
@@ -148,34 +146,14 @@ void FsDevice::finish_read(Read& read, std::int32_t error) {
   read.chain.write(0, std::as_bytes(std::span(&header, 1)));
   counters_.bytes_read += read.fetched;
   push(read.queue, std::move(read.chain), error, header.len);
-  finished_.splice(finished_.begin(), reads_, read.position);
   if (driver_ != nullptr) {
-    notify();
+    notify(queues_, driver_);
   }
-  tell_idle();
-}
-
-void FsDevice::tell_idle() {
-  for (std::function<void()>* done : {&reset_done_, &pause_done_}) {
-    if (reads_.empty() && *done) {
-      std::exchange(*done, nullptr)();
-    }
-  }
+  reads_.finish(read);
 }
 
 void FsDevice::pause(std::function<void()> done) {
-  pause_done_ = std::move(done);
-  tell_idle();
-}
-
-void FsDevice::notify() {
-  bool interrupt = false;
-  for (Queue& queue : queues_) {
-    interrupt |= queue.take_interrupt();
-  }
-  if (interrupt) {
-    driver_->used_buffers();
-  }
+  reads_.when_none(std::move(done));
 }
 
 void FsDevice::reset(std::function<void()> done) {
@@ -184,12 +162,9 @@ void FsDevice::reset(std::function<void()> done) {
   }
   queues_.clear();
   driver_ = nullptr;
-  finished_.clear();
-  reset_done_ = std::move(done);
-  for (Read& read : reads_) {
-    io_.cancel(read.operation);
-  }
-  tell_idle();
+  reads_.sweep();
+  reads_.cancel(io_);
+  reads_.when_none(std::move(done));
 }
 
 }  // namespace msb::virtio

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <list>
 #include <string_view>
 #include <vector>
 
@@ -13,6 +12,7 @@
 #include "virtio/device.hpp"
 #include "virtio/fs/fuse_server.hpp"
 #include "virtio/fs/shared_tree.hpp"
+#include "virtio/in_flight.hpp"
 #include "virtio/spec.hpp"
 
 namespace msb::virtio {
@@ -37,7 +37,7 @@ class FsDevice final : public Device {
 
  private:
   // A read under way: owns the guest's buffers until the file has filled them.
-  struct Read {
+  struct Read : InFlight<Read>::Entry {
     Read(FsDevice& device, Queue from, DescriptorChain buffers, std::uint64_t request,
          const FuseRead& what);
     Queue queue;
@@ -46,7 +46,6 @@ class FsDevice final : public Device {
     FuseRead wanted;
     std::uint64_t fetched = 0;  // bytes of it that are in place
     std::vector<iovec> iovecs;
-    std::list<Read>::iterator position;
     Operation operation;
   };
 
@@ -57,18 +56,13 @@ class FsDevice final : public Device {
   void continue_read(Read& read);
   void on_read(Read& read, std::int32_t result);
   void finish_read(Read& read, std::int32_t error);
-  void notify();
-  void tell_idle();
 
   FsConfig config_{};
   SharedTree tree_;
   AsyncIo& io_;
   std::vector<Queue> queues_;  // empty while idle
   DriverNotifier* driver_ = nullptr;
-  std::list<Read> reads_;
-  std::list<Read> finished_;  // cannot be destroyed from inside their own completion
-  std::function<void()> reset_done_;
-  std::function<void()> pause_done_;
+  InFlight<Read> reads_;
 };
 
 }  // namespace msb::virtio

@@ -20,26 +20,26 @@ std::span<const std::uint16_t> RngDevice::max_queue_sizes() const {
 
 void RngDevice::activate(std::vector<Queue> queues, std::uint64_t /*features*/,
                          DriverNotifier& driver) {
-  queue_ = std::move(queues.at(kEntropyRequestQueue));
+  queues_ = std::move(queues);
   driver_ = &driver;
 }
 
 void RngDevice::on_queue(std::uint16_t index) {
-  finished_.clear();
+  requests_.sweep();
   for (std::uint16_t left = kQueueSizes.at(index); left > 0; --left) {
-    auto chain = queue_->pop();
+    auto chain = queues_.at(index).pop();
     if (!chain) {
       driver_->needs_reset();
       return;
     }
     if (!*chain) {
-      notify();
+      notify(queues_, driver_);
       return;
     }
     serve(std::move(**chain));
   }
   driver_->kick_again(index);
-  notify();
+  notify(queues_, driver_);
 }
 
 // 5.4.6.1: there must be no readable buffers; these are not looked at.
@@ -48,8 +48,7 @@ void RngDevice::serve(DescriptorChain chain) {
     answer(std::move(chain), 0);
     return;
   }
-  Request& request = requests_.emplace_front(*this, std::move(chain));
-  request.position = requests_.begin();
+  Request& request = requests_.start(*this, std::move(chain));
   io_.read(source_.get(), request.iovecs, AsyncIo::kNoOffset, request.operation);
 }
 
@@ -65,23 +64,13 @@ void RngDevice::on_read(Request& request, std::int32_t result) {
       return;
     }
     answer(std::move(request.chain), result);
-    notify();
+    notify(queues_, driver_);
   }
-  finished_.splice(finished_.begin(), requests_, request.position);
-  tell_idle();
-}
-
-void RngDevice::tell_idle() {
-  for (std::function<void()>* done : {&reset_done_, &pause_done_}) {
-    if (requests_.empty() && *done) {
-      std::exchange(*done, nullptr)();
-    }
-  }
+  requests_.finish(request);
 }
 
 void RngDevice::pause(std::function<void()> done) {
-  pause_done_ = std::move(done);
-  tell_idle();
+  requests_.when_none(std::move(done));
 }
 
 // 5.4.6.2: fewer bytes than asked for will do, but there has to be one.
@@ -90,27 +79,18 @@ void RngDevice::answer(DescriptorChain chain, std::int32_t result) {
   ++counters_.requests;
   counters_.errors += filled == 0 ? 1 : 0;
   counters_.bytes_read += filled;
-  queue_->push(std::move(chain), filled);
-}
-
-void RngDevice::notify() {
-  if (queue_->take_interrupt()) {
-    driver_->used_buffers();
-  }
+  queues_.at(kEntropyRequestQueue).push(std::move(chain), filled);
 }
 
 void RngDevice::reset(std::function<void()> done) {
-  if (queue_) {
-    queue_->close();
+  for (Queue& queue : queues_) {
+    queue.close();
   }
-  queue_.reset();
+  queues_.clear();
   driver_ = nullptr;
-  finished_.clear();
-  reset_done_ = std::move(done);
-  for (Request& request : requests_) {
-    io_.cancel(request.operation);
-  }
-  tell_idle();
+  requests_.sweep();
+  requests_.cancel(io_);
+  requests_.when_none(std::move(done));
 }
 
 }  // namespace msb::virtio

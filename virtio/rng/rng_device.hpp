@@ -5,14 +5,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <list>
-#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/async_io.hpp"
 #include "base/fd.hpp"
 #include "virtio/device.hpp"
+#include "virtio/in_flight.hpp"
 #include "virtio/spec.hpp"
 
 namespace msb::virtio {
@@ -38,28 +37,22 @@ class RngDevice final : public Device {
 
  private:
   // A request under way: owns the guest's buffers until the source has filled them.
-  struct Request {
+  struct Request : InFlight<Request>::Entry {
     Request(RngDevice& device, DescriptorChain buffers);
     DescriptorChain chain;
     std::vector<iovec> iovecs;
-    std::list<Request>::iterator position;
     Operation operation;
   };
 
   void serve(DescriptorChain chain);
   void on_read(Request& request, std::int32_t result);
   void answer(DescriptorChain chain, std::int32_t result);
-  void notify();
-  void tell_idle();
 
   Fd source_;
   AsyncIo& io_;
-  std::optional<Queue> queue_;  // empty while idle
+  std::vector<Queue> queues_;  // empty while idle
   DriverNotifier* driver_ = nullptr;
-  std::list<Request> requests_;  // as many as the queue has entries, at most
-  std::list<Request> finished_;  // cannot be destroyed from inside their own completion
-  std::function<void()> reset_done_;
-  std::function<void()> pause_done_;
+  InFlight<Request> requests_;  // as many as the queue has entries, at most
 };
 
 }  // namespace msb::virtio

@@ -178,7 +178,7 @@ void VsockDevice::send_packets() {
     connection.use_buffer(std::move(*buffer));
   }
   sending_ = false;
-  notify();
+  notify(queues_, driver_);
 }
 
 std::optional<DescriptorChain> VsockDevice::next_buffer() {
@@ -220,17 +220,7 @@ void VsockDevice::send(DescriptorChain buffer, Key key, VsockPacket packet) {
   queues_[kVsockRxQueue].push(std::move(buffer),
                               static_cast<std::uint32_t>(written) + packet.length);
   if (!sending_) {
-    notify();
-  }
-}
-
-void VsockDevice::notify() {
-  bool interrupt = false;
-  for (Queue& queue : queues_) {
-    interrupt |= queue.take_interrupt();
-  }
-  if (interrupt) {
-    driver_->used_buffers();
+    notify(queues_, driver_);
   }
 }
 

@@ -66,7 +66,6 @@ class VsockDevice final : public Device, private VsockConnectionOwner {
   [[nodiscard]] bool full() const;
   void send_packets();
   std::optional<DescriptorChain> next_buffer();
-  void notify();
   void broken();
   void discard_left();
 
