@@ -2,6 +2,9 @@
 // A structure with cereal's serialize(), to and from JSON. For sources only: cereal is large.
 #pragma once
 
+// Not recursive: however deep a text nests, reading it takes no stack.
+#define RAPIDJSON_PARSE_DEFAULT_FLAGS \
+  (kParseFullPrecisionFlag | kParseNanAndInfFlag | kParseIterativeFlag)
 #include <cereal/archives/json.hpp>
 #include <cereal/types/string.hpp>
 #include <cereal/types/vector.hpp>

@@ -36,5 +36,12 @@ TEST_CASE("what is no set of counters is refused") {
   }
 }
 
+TEST_CASE("counters that nest deep take no stack") {
+  const std::string deep = std::string(4'000'000, '[');
+  CHECK_FALSE(MachineCounters::from_json(deep));
+  CHECK_FALSE(
+      MachineCounters::from_json("{\"counters\":" + deep + std::string(4'000'000, ']') + "}"));
+}
+
 }  // namespace
 }  // namespace msb
