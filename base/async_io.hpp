@@ -32,6 +32,8 @@ class Operation {
     pending_ = false;
     done_(result);
   }
+  // A result of one that goes on.
+  void report(std::int32_t result) { done_(result); }
 
  private:
   std::function<void(std::int32_t)> done_;
@@ -46,6 +48,11 @@ class AsyncIo {
   static constexpr std::uint64_t kNoOffset = ~std::uint64_t{0};
 
   virtual ~AsyncIo() = default;
+
+  // `fd` is about to be used often: an implementation may keep what makes that cheap, until
+  // forget_file(), which must come before the descriptor is closed. Not more than once.
+  virtual void keep_file(int /*fd*/) {}
+  virtual void forget_file(int /*fd*/) {}
 
   virtual void read(int fd, std::span<const iovec> into, std::uint64_t offset, Operation& op) = 0;
   virtual void write(int fd, std::span<const iovec> from, std::uint64_t offset, Operation& op) = 0;

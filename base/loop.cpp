@@ -13,6 +13,7 @@ namespace {
 // Enough for every queue of every device to have something under way; more only costs an extra
 // submission.
 constexpr unsigned kRingEntries = 256;
+constexpr unsigned kKeptFiles = 32;
 }  // namespace
 
 Operation::~Operation() {
@@ -35,7 +36,11 @@ Result<std::unique_ptr<Loop>> Loop::create() {
                       "cannot create an io_uring; allow it with `sysctl "
                       "kernel.io_uring_disabled=0` if it is switched off");
   }
-  loop->arm_wake();
+  // Without them, on kernels before 5.19, it goes on.
+  if (::io_uring_register_files_sparse(&loop->ring_, kKeptFiles) == 0) {
+    loop->kept_files_.assign(kKeptFiles, -1);
+  }
+  loop->watch(loop->wake_fd_.get(), loop->wake_);
   return loop;
 }
 
@@ -62,21 +67,50 @@ void Loop::submit(io_uring_sqe* entry, Operation& op) {
   ++pending_;
 }
 
+void Loop::keep_file(int fd) {
+  const auto place = std::ranges::find(kept_files_, -1);
+  const auto index = static_cast<unsigned>(place - kept_files_.begin());
+  if (place != kept_files_.end() && ::io_uring_register_files_update(&ring_, index, &fd, 1) == 1) {
+    *place = fd;
+  }
+}
+
+void Loop::forget_file(int fd) {
+  const auto place = std::ranges::find(kept_files_, fd);
+  if (place != kept_files_.end()) {
+    *place = -1;
+    ::io_uring_register_files_update(&ring_, static_cast<unsigned>(place - kept_files_.begin()),
+                                     &*place, 1);
+  }
+}
+
+// By its place in the ring, where it has one.
+void Loop::use_file(io_uring_sqe* entry) const {
+  const auto place = std::ranges::find(kept_files_, entry->fd);
+  if (place != kept_files_.end()) {
+    entry->fd = static_cast<int>(place - kept_files_.begin());
+    entry->flags |= IOSQE_FIXED_FILE;
+  }
+}
+
 void Loop::read(int fd, std::span<const iovec> into, std::uint64_t offset, Operation& op) {
   io_uring_sqe* entry = next_entry();
   ::io_uring_prep_readv(entry, fd, into.data(), static_cast<unsigned>(into.size()), offset);
+  use_file(entry);
   submit(entry, op);
 }
 
 void Loop::write(int fd, std::span<const iovec> from, std::uint64_t offset, Operation& op) {
   io_uring_sqe* entry = next_entry();
   ::io_uring_prep_writev(entry, fd, from.data(), static_cast<unsigned>(from.size()), offset);
+  use_file(entry);
   submit(entry, op);
 }
 
 void Loop::sync(int fd, Operation& op) {
   io_uring_sqe* entry = next_entry();
   ::io_uring_prep_fsync(entry, fd, IORING_FSYNC_DATASYNC);
+  use_file(entry);
   submit(entry, op);
 }
 
@@ -84,12 +118,19 @@ void Loop::allocate(int fd, int mode, std::uint64_t offset, std::uint64_t length
   io_uring_sqe* entry = next_entry();
   ::io_uring_prep_fallocate(entry, fd, mode, static_cast<off_t>(offset),
                             static_cast<off_t>(length));
+  use_file(entry);
   submit(entry, op);
 }
 
 void Loop::poll(int fd, std::uint32_t events, Operation& op) {
   io_uring_sqe* entry = next_entry();
   ::io_uring_prep_poll_add(entry, fd, events);
+  submit(entry, op);
+}
+
+void Loop::watch(int eventfd, Operation& op) {
+  io_uring_sqe* entry = next_entry();
+  ::io_uring_prep_poll_multishot(entry, eventfd, POLLIN);
   submit(entry, op);
 }
 
@@ -135,15 +176,13 @@ void Loop::post(std::function<void()> function) {
   [[maybe_unused]] const ssize_t written = ::write(wake_fd_.get(), &one, sizeof one);
 }
 
-void Loop::arm_wake() {
-  read(wake_fd_.get(), {&wake_buffer_, 1}, kNoOffset, wake_);
-}
-
 void Loop::on_wake() {
   if (draining_) {
     return;
   }
-  arm_wake();
+  if (!wake_.pending()) {
+    watch(wake_fd_.get(), wake_);
+  }
   std::deque<std::function<void()>> functions;
   {
     const std::scoped_lock lock(posted_mutex_);
@@ -167,8 +206,11 @@ Result<void> Loop::run_once() {
   while (::io_uring_peek_cqe(&ring_, &completion) == 0) {
     auto* op = static_cast<Operation*>(::io_uring_cqe_get_data(completion));
     const std::int32_t result = completion->res;
+    const bool goes_on = (completion->flags & IORING_CQE_F_MORE) != 0;
     ::io_uring_cqe_seen(&ring_, completion);
-    if (op != nullptr) {
+    if (op != nullptr && goes_on) {
+      op->report(result);
+    } else if (op != nullptr) {
       --pending_;
       op->finish(result);
     }

@@ -27,6 +27,9 @@ class Loop final : public AsyncIo {
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
 
+  // Registers it with the ring, as long as there is room for it there.
+  void keep_file(int fd) override;
+  void forget_file(int fd) override;
   void read(int fd, std::span<const iovec> into, std::uint64_t offset, Operation& op) override;
   void write(int fd, std::span<const iovec> from, std::uint64_t offset, Operation& op) override;
   void sync(int fd, Operation& op) override;
@@ -36,6 +39,10 @@ class Loop final : public AsyncIo {
   void timeout(std::uint64_t nanoseconds, Operation& op) override;
   void defer(Operation& op) override;
   void cancel(Operation& op) override;
+  // Completes with a positive number whenever `eventfd` is signalled, and stays pending; signals
+  // that come together may be one. Nobody reads the eventfd. When `op` is not pending any more it
+  // has to be started again, if its result was not a negative errno.
+  void watch(int eventfd, Operation& op);
 
   // Runs `function` on the loop's thread soon, in the order of the calls. Callable from any thread.
   void post(std::function<void()> function);
@@ -52,10 +59,10 @@ class Loop final : public AsyncIo {
   Loop() : wake_([this](std::int32_t) { on_wake(); }) {}
 
   io_uring_sqe* next_entry();
+  void use_file(io_uring_sqe* entry) const;
   void submit(io_uring_sqe* entry, Operation& op);
   Result<void> run_once();
   void run_deferred();
-  void arm_wake();
   void on_wake();
 
   io_uring ring_{};
@@ -64,13 +71,13 @@ class Loop final : public AsyncIo {
   std::size_t pending_ = 0;
 
   Fd wake_fd_;  // eventfd that post() signals
-  std::uint64_t wake_count_ = 0;
-  iovec wake_buffer_{&wake_count_, sizeof wake_count_};
   Operation wake_;
 
   std::deque<__kernel_timespec> timeouts_;  // the kernel reads them at submission
 
   std::vector<Operation*> deferred_;
+
+  std::vector<int> kept_files_;  // by their place in the ring; -1: none there
 
   std::mutex posted_mutex_;
   std::deque<std::function<void()>> posted_;

@@ -4,11 +4,13 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <array>
+#include <atomic>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -164,6 +166,80 @@ TEST_CASE("drain cancels what is pending") {
   (*loop)->drain();
   CHECK(result_seen == -ECANCELED);
   CHECK_FALSE(op.pending());
+}
+
+TEST_CASE("a watched eventfd is noticed for every signal that comes after the last notice") {
+  auto loop = Loop::create();
+  REQUIRE(loop);
+  const Fd event(::eventfd(0, EFD_CLOEXEC));
+  std::atomic<std::uint64_t> given = 0;
+  std::uint64_t seen = 0;
+  constexpr std::uint64_t kSignals = 20'000;
+  Operation op([&](std::int32_t result) {
+    seen = given.load();
+    if (result > 0 && !op.pending()) {
+      (*loop)->watch(event.get(), op);
+    }
+    if (seen == kSignals) {
+      (*loop)->stop();
+    }
+  });
+  (*loop)->watch(event.get(), op);
+  // Far more than the ring has room for, before anybody looks.
+  const std::uint64_t one = 1;
+  for (std::uint64_t i = 0; i < kSignals / 2; ++i) {
+    given.fetch_add(1);
+    REQUIRE(::write(event.get(), &one, sizeof one) == sizeof one);
+  }
+  std::thread signaller([&] {
+    for (std::uint64_t i = 0; i < kSignals / 2; ++i) {
+      given.fetch_add(1);
+      if (::write(event.get(), &one, sizeof one) != sizeof one) {
+        return;
+      }
+    }
+  });
+  REQUIRE((*loop)->run());
+  signaller.join();
+  CHECK(seen == kSignals);
+  (*loop)->drain();
+  CHECK_FALSE(op.pending());
+}
+
+TEST_CASE("a file that is kept is the one that was meant, also when its number has another later") {
+  auto loop = Loop::create();
+  REQUIRE(loop);
+  const auto read_one = [&](int fd) {
+    char byte = 0;
+    const iovec into{&byte, 1};
+    Operation op([&](std::int32_t result) {
+      CHECK(result == 1);
+      (*loop)->stop();
+    });
+    (*loop)->read(fd, {&into, 1}, 0, op);
+    REQUIRE((*loop)->run());
+    return byte;
+  };
+  const auto make = [](char content) {
+    Fd file(::memfd_create("kept", MFD_CLOEXEC));
+    REQUIRE(::write(file.get(), &content, 1) == 1);
+    return file;
+  };
+  // More than there is room for: the rest is not kept, and works all the same.
+  std::vector<Fd> files;
+  for (char content = 'A'; content < 'A' + 40; ++content) {
+    files.push_back(make(content));
+    (*loop)->keep_file(files.back().get());
+  }
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    CHECK(read_one(files[i].get()) == static_cast<char>('A' + i));
+  }
+  const int number = files.front().get();
+  (*loop)->forget_file(number);
+  files.front() = make('z');
+  REQUIRE(::dup3(files.front().get(), number, O_CLOEXEC) == number);
+  const Fd again(number);
+  CHECK(read_one(again.get()) == 'z');
 }
 
 }  // namespace

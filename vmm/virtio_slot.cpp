@@ -18,16 +18,16 @@ VirtioSlot::Kick::Kick(VirtioSlot& owner, std::uint16_t queue)
       index(queue),
       event(::eventfd(0, EFD_CLOEXEC)),
       operation([this](std::int32_t result) {
+        if (result > 0 && !operation.pending()) {
+          watch();  // a kick that is no longer waited for would be a guest that hangs
+        }
         if (result > 0) {
           slot.transport_->kick(index);
         }
-        if (result > 0 || result == -EINTR || result == -EAGAIN) {
-          arm();  // a kick that is no longer waited for would be a guest that hangs
-        }
       }) {}
 
-void VirtioSlot::Kick::arm() {
-  slot.loop_.read(event.get(), {&buffer, 1}, AsyncIo::kNoOffset, operation);
+void VirtioSlot::Kick::watch() {
+  slot.loop_.watch(event.get(), operation);
 }
 
 VirtioSlot::VirtioSlot(std::uint32_t index, std::string name,
@@ -80,7 +80,7 @@ Result<std::unique_ptr<VirtioSlot>> VirtioSlot::create(
         !added) {
       return std::unexpected(added.error());
     }
-    kick.arm();
+    kick.watch();
   }
   return slot;
 }

@@ -37,15 +37,13 @@ class VirtioSlot {
   [[nodiscard]] std::string command_line() const;
 
  private:
-  // One queue's kick: an eventfd that is read again and again.
+  // One queue's kick: an eventfd that is watched.
   struct Kick {
     Kick(VirtioSlot& owner, std::uint16_t queue);
-    void arm();
+    void watch();
     VirtioSlot& slot;
     std::uint16_t index;
     Fd event;
-    std::uint64_t count = 0;
-    iovec buffer{&count, sizeof count};
     Operation operation;
   };
 

@@ -53,6 +53,17 @@ BlkDevice::BlkDevice(Disk disk, AsyncIo& io)
     config_.write_zeroes_may_unmap = 1;
   }
   resize(disk_.size);
+  io_.keep_file(disk_.file.get());
+  if (disk_.direct) {
+    io_.keep_file(disk_.direct.get());
+  }
+}
+
+BlkDevice::~BlkDevice() {
+  io_.forget_file(disk_.file.get());
+  if (disk_.direct) {
+    io_.forget_file(disk_.direct.get());
+  }
 }
 
 std::span<const std::uint16_t> BlkDevice::max_queue_sizes() const {

@@ -35,6 +35,9 @@ class BlkDevice final : public Device {
  public:
   // `io` must outlive the device, and be drained before the device is destroyed.
   BlkDevice(Disk disk, AsyncIo& io);
+  ~BlkDevice() override;
+  BlkDevice(const BlkDevice&) = delete;
+  BlkDevice& operator=(const BlkDevice&) = delete;
 
   // The file has `bytes` now, more or fewer: the guest is told. What is under way ends as it began.
   void resize(std::uint64_t bytes);
