@@ -11,7 +11,7 @@
 //      time (ns), shared directory, the command's directory, "1" when /root must be hidden, "1"
 //      when there is a scratch disk, number of environment entries, those entries, the arguments.
 //      Afterwards single letters: 'o' or 'e' when nobody reads standard output or standard error
-//      any more.
+//      any more; 'p' for nothing but the interrupt.
 //   2  standard input, in chunks: u32 length, bytes; length 0 is the end. Chunks, because a port
 //      that the host closes can lose what was under way.
 //   3, 4  standard output and standard error, as they are. The host knows from "exit" how many
@@ -441,6 +441,7 @@ static int carry(pid_t command, struct input* input, struct relay outputs[2], in
       char letters[16];
       ssize_t count = read(control, letters, sizeof letters);
       for (ssize_t index = 0; index < count; index++) {
+        if (letters[index] == 'p') continue;
         struct relay* relay = letters[index] == 'o' ? &outputs[0] : &outputs[1];
         close_file(&relay->to);
         relay->begin = relay->end = 0;
