@@ -4,6 +4,7 @@
 // call, or of the whole transfer.
 #include <fmt/format.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
@@ -290,8 +291,18 @@ std::size_t read_some(const Fd& socket, std::span<std::byte> into) {
   return static_cast<std::size_t>(n);
 }
 
-Fd connect_peer(Client& client, std::uint64_t port) {
-  Fd socket = must(connect_sandbox(client.path, static_cast<std::uint32_t>(port)));
+// By a port in the sandbox or a path on this host.
+Fd connect_peer(Client& client, const std::string& place) {
+  if (place.starts_with('/')) {
+    Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+    place.copy(address.sun_path, sizeof address.sun_path - 1);
+    if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+      die("nobody listens at " + place);
+    }
+    return socket;
+  }
+  Fd socket = must(connect_sandbox(client.path, static_cast<std::uint32_t>(number(place))));
   std::array<std::byte, 1> letter{};
   while (letter[0] != std::byte{'\n'}) {
     read_some(socket, letter);
@@ -299,24 +310,27 @@ Fd connect_peer(Client& client, std::uint64_t port) {
   return socket;
 }
 
-// PORT COUNT
+// PLACE COUNT SIZE
 void round_trips(Client& client, Words words) {
-  const Fd socket = connect_peer(client, number(words[0]));
+  const Fd socket = connect_peer(client, words[0]);
   const std::uint64_t count = number(words[1]);
   std::array<std::byte, 1> letter{std::byte{'e'}};
   write_all(socket, letter);
+  std::vector<std::byte> message(number(words[2]));
   const std::uint64_t start = now_ns();
   for (std::uint64_t i = 0; i < count; ++i) {
-    write_all(socket, letter);
-    read_some(socket, letter);
+    write_all(socket, message);
+    for (std::size_t got = 0; got < message.size();) {
+      got += read_some(socket, std::span(message).subspan(got));
+    }
   }
   print_since(start, count);
 }
 
-// PORT KIND BYTES
+// PLACE KIND BYTES
 void receive(Client& client, Words words) {
   const std::uint64_t start = now_ns();
-  const Fd socket = connect_peer(client, number(words[0]));
+  const Fd socket = connect_peer(client, words[0]);
   std::uint64_t left = number(words[2]);
   write_all(socket, std::as_bytes(std::span(words[1])));
   write_all(socket, std::as_bytes(std::span(&left, 1)));
@@ -327,10 +341,10 @@ void receive(Client& client, Words words) {
   print_since(start);
 }
 
-// PORT BYTES
+// PLACE BYTES
 void send(Client& client, Words words) {
   const std::uint64_t start = now_ns();
-  const Fd socket = connect_peer(client, number(words[0]));
+  const Fd socket = connect_peer(client, words[0]);
   std::uint64_t left = number(words[1]);
   const std::vector<std::byte> piece(kPiece, std::byte{0x5a});
   std::array<std::byte, 1> letter{std::byte{'d'}};
@@ -357,7 +371,7 @@ constexpr std::array kMeasurements{Measurement{"commands", 2, commands},
                                    Measurement{"calls", 3, calls},
                                    Measurement{"copy-in", 2, copy_in},
                                    Measurement{"copy-out", 2, copy_out},
-                                   Measurement{"round-trips", 2, round_trips},
+                                   Measurement{"round-trips", 3, round_trips},
                                    Measurement{"receive", 3, receive},
                                    Measurement{"send", 2, send}};
 

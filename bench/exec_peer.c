@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What bench/exec compares the exec protocol with, inside the guest: the same work done by the
- * least that a program can do. Static, put into the guest by the benchmark.
+ * What bench/exec compares the exec protocol with, inside the guest, and vsock with, on the host:
+ * the same work done by the least that a program can do. Static, put into the guest by the
+ * benchmark.
  *
  *   exec_peer spawn COUNT PROGRAM   fork, execve and wait, COUNT times; prints nanoseconds for each
  *   exec_peer produce BYTES         writes so many bytes to standard output
- *   exec_peer serve PORT            serves vsock connections one after another; the first byte says
- *                                   what: 'e' echoes, 's' sends the bytes that an 8-byte number
- *                                   asks for, 'r' relays them from a child's pipe, 'd' discards
- *                                   until the end and answers with one byte
+ *   exec_peer serve PORT|/PATH      serves connections, of vsock or a Unix socket, one after
+ *                                   another; the first byte says what: 'e' echoes, 's' sends the
+ * bytes that an 8-byte number asks for, 'r' relays them from a child's pipe, 'd' discards until the
+ * end and answers with one byte
  */
 #include <errno.h>
 #include <linux/vm_sockets.h>
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -95,11 +97,16 @@ static void answer(int connection) {
   if (kind == 'd') write_all(connection, "", 1);
 }
 
-static void serve(unsigned port) {
-  struct sockaddr_vm address = {
-      .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = port};
-  int listener = socket(AF_VSOCK, SOCK_STREAM, 0);
-  if (listener < 0 || bind(listener, (struct sockaddr*)&address, sizeof address) != 0 ||
+static void serve(const char* place) {
+  struct sockaddr_vm port = {
+      .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = (unsigned)atoi(place)};
+  struct sockaddr_un path = {.sun_family = AF_UNIX};
+  const int on_host = place[0] == '/';
+  strncpy(path.sun_path, place, sizeof path.sun_path - 1);
+  int listener = socket(on_host ? AF_UNIX : AF_VSOCK, SOCK_STREAM, 0);
+  if (listener < 0 ||
+      bind(listener, on_host ? (struct sockaddr*)&path : (struct sockaddr*)&port,
+           on_host ? sizeof path : sizeof port) != 0 ||
       listen(listener, 16) != 0) {
     die("listen");
   }
@@ -118,9 +125,9 @@ int main(int argc, char** argv) {
   } else if (argc == 3 && strcmp(argv[1], "produce") == 0) {
     produce(STDOUT_FILENO, strtoull(argv[2], NULL, 10));
   } else if (argc == 3 && strcmp(argv[1], "serve") == 0) {
-    serve((unsigned)atoi(argv[2]));
+    serve(argv[2]);
   } else {
-    fputs("usage: exec_peer spawn COUNT PROGRAM | produce BYTES | serve PORT\n", stderr);
+    fputs("usage: exec_peer spawn COUNT PROGRAM | produce BYTES | serve PORT|/PATH\n", stderr);
     return 2;
   }
   return 0;
