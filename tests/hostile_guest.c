@@ -73,13 +73,49 @@ static void map_devices(void) {
   __asm__ volatile("mov %0, %%cr3" : : "r"(cr3) : "memory");
 }
 
+static u32 next_random(u32* state) {
+  *state ^= *state << 13;
+  *state ^= *state >> 17;
+  *state ^= *state << 5;
+  return *state;
+}
 static u32 random_state = 12345;
 static u32 random32(void) {
-  random_state ^= random_state << 13;
-  random_state ^= random_state >> 17;
-  random_state ^= random_state << 5;
-  return random_state;
+  return next_random(&random_state);
 }
+
+// --- the other processors ---
+
+#define OTHERS 3
+#define START_PAGE 0x10UL  // conventional memory that nothing else uses; below the command line
+#define LOCAL_APIC 0xfee00000UL
+enum { InterruptCommand = 0x300 };
+// To all others (Intel SDM volume 3, 11.6.1): INIT, and a start at a page.
+enum { InitOthers = 0xc4500, StartOthers = 0xc4600 };
+
+static volatile u32 others_started, others_stopped, others_stop;
+static u8 other_stacks[OTHERS][8192] __attribute__((aligned(16), used));
+
+// From real mode into long mode, on the page tables of the first processor.
+__asm__(
+    ".section .rodata\n.code16\nother_start:\n"
+    "  cli\n  mov %cs, %ax\n  mov %ax, %ds\n"
+    "  lgdtl other_table_at - other_start\n"
+    "  mov $0x20, %eax\n  mov %eax, %cr4\n"
+    "  mov other_cr3 - other_start, %eax\n  mov %eax, %cr3\n"
+    "  mov $0xc0000080, %ecx\n  rdmsr\n  or $0x100, %eax\n  wrmsr\n"
+    "  mov $0x80000011, %eax\n  mov %eax, %cr0\n"
+    "  ljmpl $8, $(0x10000 + other_long - other_start)\n"
+    ".code64\nother_long:\n"
+    "  mov $1, %eax\n  lock xadd %eax, others_numbered\n"
+    "  mov %eax, %edi\n  inc %eax\n  shl $13, %eax\n"
+    "  lea other_stacks(%rax), %rsp\n  mov $disturb, %rax\n  call *%rax\n"
+    "1: hlt\n  jmp 1b\n"
+    ".align 8\nother_table: .quad 0, 0x00209a0000000000\n"
+    "other_table_at: .word 15\n  .long 0x10000 + other_table - other_start\n"
+    "other_cr3: .long 0\nother_end:\n.text\n");
+extern const u8 other_start[], other_cr3[], other_end[];
+static volatile u32 others_numbered __attribute__((used));
 
 // --- registers (virtio 1.2, 4.2.2) ---
 
@@ -147,7 +183,6 @@ static u8 status;
 
 static void negotiate(u64 features) {
   put(DISK, Status, 0);
-  REQUIRE(get(DISK, Status) == 0);
   put(DISK, Status, Acknowledge);
   put(DISK, Status, Acknowledge | Driver);
   put(DISK, DriverFeaturesSel, 0);
@@ -170,6 +205,8 @@ static void start_with(u64 features) {
   __builtin_memset(table, 0, sizeof table);
   __builtin_memset(&available, 0, sizeof available);
   __builtin_memset(&used, 0, sizeof used);
+  put(DISK, Status, 0);
+  REQUIRE(get(DISK, Status) == 0);
   negotiate(features);
   REQUIRE(get(DISK, Status) == (Acknowledge | Driver | FeaturesOk));
   set_queue(SIZE, (u64)table, (u64)&available, (u64)&used);
@@ -523,6 +560,77 @@ static void walk(void) {
   recovers();
 }
 
+// 6: what another processor does meanwhile. It changes what a request says while the device reads
+// it, kicks, and touches all registers but those that say where memory is.
+__attribute__((used)) static void disturb(u32 number) {
+  u32 state = 99 + number;
+  __atomic_fetch_add(&others_started, 1, __ATOMIC_SEQ_CST);
+  while (!others_stop) {
+    const u32 what = next_random(&state);
+    const u32 value = next_random(&state);
+    switch (what % 8) {
+      case 0:
+        put(DISK, QueueNotify, value % 3);
+        break;
+      case 1:
+        put(DISK, (value % 32) * 4, what >> 8);  // selectors, features, the queue
+        break;
+      case 2:
+        (void)get(DISK, (value % 1024) * 4);
+        break;
+      case 3:
+        put(DISK, what & 256 ? InterruptAck : QueueReady, value);
+        break;
+      case 4:
+        header.type = value & 1 ? 8 : value % 3 * 4;  // reads, flushes, what there is not
+        header.sector = what & 256 ? value % 20000 : ~0UL - value;
+        break;
+      case 5:
+        table[value % SIZE].length = what & 256 ? value >> 16 : value;
+        break;
+      case 6:
+        table[value % SIZE].flags = (u16)(what >> 8);
+        table[value % SIZE].next = (u16)(what >> 16);
+        break;
+      default:
+        available.ring[value % SIZE] = (u16)(what >> 8) % (SIZE + 1);
+        break;
+    }
+  }
+  __atomic_fetch_add(&others_stopped, 1, __ATOMIC_SEQ_CST);
+}
+
+static int all_of(volatile u32* count) {
+  for (u64 turn = 0; turn < 400000000 && *count < OTHERS; turn++) __asm__ volatile("pause");
+  return *count == OTHERS;
+}
+
+static void processors(void) {
+  volatile u8* page = (volatile u8*)(START_PAGE << 12);
+  for (u64 i = 0; i < (u64)(other_end - other_start); i++) page[i] = other_start[i];
+  u64 cr3;
+  __asm__ volatile("mov %%cr3, %0" : "=r"(cr3));
+  *(volatile u32*)(page + (other_cr3 - other_start)) = (u32)cr3;
+  put(LOCAL_APIC, InterruptCommand, InitOthers);
+  for (u32 i = 0; i < 100000; i++) __asm__ volatile("pause");
+  put(LOCAL_APIC, InterruptCommand, StartOthers | START_PAGE);
+  REQUIRE(all_of(&others_started));
+  for (u32 round = 0; round < 100; round++) {
+    // As start() does, but for what it requires: the others are at the same registers.
+    negotiate((1UL << Version1) | (1UL << IndirectDescriptors));
+    set_queue(SIZE, (u64)table, (u64)&available, (u64)&used);
+    __atomic_store_n(&available.index, 0, __ATOMIC_SEQ_CST);
+    put(DISK, Status, Acknowledge | Driver | FeaturesOk | DriverOk);
+    for (u32 i = 0; i < 16; i++) {
+      request(0, random32() % 16384, random32() % 8192, Write);
+      kick();
+    }
+  }
+  others_stop = 1;
+  REQUIRE(all_of(&others_stopped));
+  recovers();
+}
+
 static const struct {
   const char* name;
   void (*run)(void);
@@ -538,6 +646,7 @@ static const struct {
     {"widths", widths},
     {"states", states},
     {"walk", walk},
+    {"processors", processors},
 };
 
 void attack_all(void) {

@@ -10,7 +10,7 @@ import pytest
 from conftest import BASE, REPOSITORY, TIMEOUT, machines
 
 ATTACKS = ["selectors", "queue sizes", "ring places", "broken rings", "indirect tables", "bad requests", "sectors", "buffers",
-           "widths", "states", "walk"]
+           "widths", "states", "walk", "processors"]
 SECTORS = 16384
 
 
@@ -36,7 +36,7 @@ def resident(pid):
 
 
 def test_a_guest_that_attacks_its_devices_gets_nowhere_and_the_devices_serve_again(vmm, kernel, disk):
-    process = vmm.start("run", "--image", BASE, "--kernel", kernel, "--memory", "64", "--disk", disk, "--console",
+    process = vmm.start("run", "--image", BASE, "--kernel", kernel, "--memory", "64", "--cpus", "4", "--disk", disk, "--console",
                         "--ready-timeout", "300", "--", "true")
     largest, lines = {}, []
 
