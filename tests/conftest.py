@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-pytest_plugins = ["registry.fixtures", "msb", "silence"]
+pytest_plugins = ["registry.fixtures", "msb"]
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 MSB_VMM = REPOSITORY / "build/release/bin/msb-vmm"
@@ -47,12 +47,8 @@ class Vmm:
                                 env=self.environment, **options)
 
     def __call__(self, *arguments, stdin=b"", prefix=()):
-        command = [*prefix, MSB_VMM, *arguments]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   env=self.environment)
-        # Where time is up it goes on, to be looked at, until nothing_left_behind() ends it.
-        out, err = process.communicate(stdin, timeout=TIMEOUT)
-        return subprocess.CompletedProcess(command, process.returncode, out, err)
+        return subprocess.run([*prefix, MSB_VMM, *arguments], input=stdin, capture_output=True, check=False, timeout=TIMEOUT,
+                              env=self.environment)
 
     def run(self, *command, image=BASE, options=(), stdin=b"", prefix=()):
         return self("run", "--image", image, *options, "--", *command, stdin=stdin, prefix=prefix)
