@@ -137,7 +137,7 @@ enum {
   Config = 0x100,
 };
 enum { Acknowledge = 1, Driver = 2, DriverOk = 4, FeaturesOk = 8, NeedsReset = 64, Failed = 128 };
-enum { IndirectDescriptors = 28, Version1 = 32 };
+enum { IndirectDescriptors = 28, EventIndex = 29, Version1 = 32 };
 
 static volatile u32* reg(u64 device, u32 offset) {
   return (volatile u32*)(device + offset);
@@ -532,7 +532,7 @@ static void states(void) {
 // Anything, anywhere, in any order.
 static void walk(void) {
   for (u32 round = 0; round < 400; round++) {
-    start_with((1UL << Version1) | ((u64)(random32() & 1) << IndirectDescriptors));
+    start_with((1UL << Version1) | ((u64)(random32() & 3) << IndirectDescriptors));
     for (u32 step = 0; step < 20; step++) {
       const u32 choice = random32() % 8;
       if (choice == 0) {

@@ -60,12 +60,12 @@ TEST_CASE_FIXTURE(TransportFixture,
   driver.write(kMmioStatus, 0);
   CHECK(shown(kMmioStatus) == 0);
   CHECK(shown(kMmioQueueReady) == 0);
-  CHECK(shown(kMmioDeviceFeatures) == 0x1000'0005);
+  CHECK(shown(kMmioDeviceFeatures) == 0x3000'0005);
 }
 
 TEST_CASE_FIXTURE(TransportFixture,
                   "features are offered in two words with VERSION_1, and nothing beyond") {
-  CHECK(driver.read(kMmioDeviceFeatures) == 0x1000'0005);
+  CHECK(driver.read(kMmioDeviceFeatures) == 0x3000'0005);
   driver.write(kMmioDeviceFeaturesSel, 1);
   CHECK(driver.read(kMmioDeviceFeatures) == (1 | 8));
   for (const std::uint32_t beyond :
@@ -323,7 +323,7 @@ TEST_CASE_FIXTURE(TransportFixture, "a reset in every state ends in the same ini
     driver.write(kMmioStatus, 0);
     CHECK(driver.status() == 0);
     CHECK(driver.read(kMmioInterruptStatus) == 0);
-    CHECK(driver.read(kMmioDeviceFeatures) == 0x1000'0005);  // word 0 again
+    CHECK(driver.read(kMmioDeviceFeatures) == 0x3000'0005);  // word 0 again
     CHECK(driver.read(kMmioQueueSizeMax) == 8);              // queue 0 again
     CHECK_FALSE(device.active);
     driver.write(kMmioStatus, kNegotiated);  // no features were kept

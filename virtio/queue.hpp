@@ -80,10 +80,9 @@ class DescriptorChain {
 // One activated queue. Used on one thread. Copies share the same queue.
 class Queue {
  public:
-  // What the transport offers for every queue: indirect descriptors (2.7.5.3). Event indexes
-  // (2.7.7, 2.7.10) work, and are tested, but are not offered: with them fio hung in guests of the
-  // emulated host, for a reason that is not known yet.
-  static constexpr std::uint64_t kFeatures = kFeatureIndirectDescriptors;
+  // What every queue can do, for the transport to offer: indirect descriptors (2.7.5.3) and event
+  // indexes (2.7.7, 2.7.10).
+  static constexpr std::uint64_t kFeatures = kFeatureIndirectDescriptors | kFeatureEventIndex;
 
   // Checks size (a power of two, at most 32768), alignment and that all three parts lie in guest
   // memory. `features`: what the driver accepted, of which kFeatures matter. `memory` must outlive
