@@ -281,15 +281,6 @@ class World {
 }  // namespace
 }  // namespace msb::virtio
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
-
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  using namespace msb::virtio;
-  testing::FuzzInput input(data, size);
-  World world(input);
-  while (!input.empty()) {
-    world.step(input);
-  }
-  world.finish();
-  return 0;
+  return msb::virtio::testing::run_world<msb::virtio::World>(data, size);
 }

@@ -146,6 +146,9 @@ class FakeIo final : public AsyncIo {
           message.msg_iov = const_cast<iovec*>(request.buffers.data());
           message.msg_iovlen = request.buffers.size();
           result = ::recvmsg(request.fd, &message, MSG_DONTWAIT);
+          if (result < 0 && errno == ENOTSOCK) {
+            result = ::readv(request.fd, message.msg_iov, static_cast<int>(message.msg_iovlen));
+          }
         }
         break;
       case Kind::kSync:

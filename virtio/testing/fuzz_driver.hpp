@@ -133,8 +133,9 @@ class FuzzBackend {
 // In front of one device, as its transport would be.
 class FuzzDriver {
  public:
-  FuzzDriver(Device& device, const FuzzRam& ram, FuzzBackend& backend)
-      : device_(device), ram_(ram), backend_(backend), queues_(device.max_queue_sizes().size()) {}
+  // `choices`: those of the device's first 8 features that a driver may accept or not.
+  FuzzDriver(Device& device, const FuzzRam& ram, FuzzBackend& backend, std::uint8_t choices = 0)
+      : device_(device), ram_(ram), backend_(backend), choices_(choices) {}
 
   // What any guest may do. A device's own actions come behind these.
   enum class Action : std::uint8_t {
@@ -194,7 +195,11 @@ class FuzzDriver {
   // Rings that are mostly in order, and small.
   void activate(FuzzInput& input) {
     std::vector<Queue> queues;
-    const std::uint64_t features = (std::uint64_t{input.byte()} << 28) | kFeatureVersion1;
+    std::uint64_t features = (std::uint64_t{input.byte()} << 28) | kFeatureVersion1;
+    if (choices_ != 0) {
+      features |= input.byte() & choices_;
+    }
+    queues_.assign(device_.queues_needed(features), {});
     for (std::size_t i = 0; i < queues_.size(); ++i) {
       const std::uint8_t choice = input.byte();
       QueueGeometry geometry = layout(i, static_cast<std::uint16_t>(1U << choice % 5));
@@ -213,8 +218,15 @@ class FuzzDriver {
       ram_.poke(geometry.used + kUsedIndex, std::uint16_t{0});
       queues.push_back(std::move(*queue));
     }
+    features_ = features;
     notifier_ = {};
     device_.activate(std::move(queues), features, notifier_);
+  }
+  // Of the driver that the device has, or had last.
+  [[nodiscard]] std::uint64_t features() const { return features_; }
+  [[nodiscard]] std::size_t queues() const { return queues_.size(); }
+  [[nodiscard]] const QueueGeometry& geometry(std::size_t queue) const {
+    return queues_.at(queue).geometry;
   }
 
   void kick(std::size_t queue) {
@@ -307,16 +319,19 @@ class FuzzDriver {
 
   // After whatever there was: a driver that does all as it should, with queues of `kGoodSize`.
   static constexpr std::uint16_t kGoodSize = 16;
-  std::vector<DriverQueue> start_well() {
+  std::vector<DriverQueue> start_well(std::uint64_t features = kFeatureVersion1) {
     std::vector<DriverQueue> drivers;
     std::vector<Queue> queues;
+    features_ = features;
+    queues_.assign(device_.queues_needed(features), {});
     for (std::size_t i = 0; i < queues_.size(); ++i) {
-      drivers.emplace_back(ram_.ram(), layout(i, kGoodSize).descriptors, kGoodSize).restart();
+      queues_[i].geometry = layout(i, kGoodSize);
+      drivers.emplace_back(ram_.ram(), queues_[i].geometry.descriptors, kGoodSize).restart();
       drivers.back().set_flags(0);
       queues.push_back(drivers.back().device_side());
     }
     notifier_ = {};
-    device_.activate(std::move(queues), kFeatureVersion1, notifier_);
+    device_.activate(std::move(queues), features, notifier_);
     return drivers;
   }
   [[nodiscard]] const RecordingNotifier& notifier() const { return notifier_; }
@@ -335,8 +350,25 @@ class FuzzDriver {
   Device& device_;
   const FuzzRam& ram_;
   FuzzBackend& backend_;
+  const std::uint8_t choices_;
   RecordingNotifier notifier_;
   std::vector<Rings> queues_;
+  std::uint64_t features_ = 0;
 };
 
+// A whole input: what world it is, steps in it, and what must hold behind them.
+template <typename World>
+int run_world(const std::uint8_t* data, std::size_t size) {
+  FuzzInput input(data, size);
+  World world(input);
+  while (!input.empty()) {
+    world.step(input);
+  }
+  world.finish();
+  return 0;
+}
+
 }  // namespace msb::virtio::testing
+
+// The input of libFuzzer, which calls it, and of cmake/fuzz_seeds_test.cpp.
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
