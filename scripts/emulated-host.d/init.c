@@ -23,7 +23,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/kvm.h>
 #include <net/if.h>
 #include <poll.h>
 #include <signal.h>
@@ -242,21 +241,6 @@ static void raise_limits_and_network(void) {
   struct ifreq loopback = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
   if (any < 0 || ioctl(any, SIOCSIFFLAGS, &loopback) < 0) cannot("bring the loopback device up");
   close(any);
-}
-
-// Keeps two virtual machines for as long as this one runs: QEMU 7.2's translator can go on
-// executing an instruction that the kernel has just patched. KVM patches the scheduler when the
-// first virtual machine appears and when the last one goes (kvm_preempt_notifier,
-// kvm_has_noapic_vcpu, apic_sw_disabled), which froze the machine in about one of twenty cases. One
-// with and one without an in-kernel interrupt controller keep all of these switched on.
-static void keep_kvm_in_use(void) {
-  int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-  for (int with_irqchip = 0; kvm >= 0 && with_irqchip < 2; with_irqchip++) {
-    int machine = ioctl(kvm, KVM_CREATE_VM, 0);
-    if (machine < 0 || (with_irqchip && ioctl(machine, KVM_CREATE_IRQCHIP, 0) < 0) ||
-        ioctl(machine, KVM_CREATE_VCPU, 0) < 0)
-      cannot("keep KVM in use");
-  }
 }
 
 // One direction of bytes. At most one of a read and a write is outstanding, so what is buffered is
@@ -482,7 +466,6 @@ int main(void) {
   mount_system(request.hide_home);
   if (request.scratch) mount_scratch();
   raise_limits_and_network();
-  keep_kvm_in_use();
   // cache=mmap: reads, writes and attributes go to the host as they happen, and shared writable
   // mappings (linkers, databases) work, which cache=none refuses.
   make_directories(request.work);
