@@ -73,6 +73,11 @@ Result<void> send_control(int socket, ControlKind kind, std::uint32_t value, std
   return {};
 }
 
+bool control_has_space(int socket) {
+  pollfd entry{socket, POLLOUT, 0};
+  return ::poll(&entry, 1, 0) != 0;
+}
+
 Result<ControlMessage> receive_control(int socket) {
   Header header{};
   const auto text = std::make_unique_for_overwrite<char[]>(kMaxControlMessage - sizeof header);
@@ -107,8 +112,7 @@ Result<ControlMessage> receive_control(int socket) {
   if (size == 0) {
     return fail("{}", kControlClosed);
   }
-  if (static_cast<std::size_t>(size) < sizeof header ||
-      (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+  if (static_cast<std::size_t>(size) < sizeof header || (message.msg_flags & MSG_TRUNC) != 0) {
     return fail("a control message of {} bytes is malformed", size);
   }
   result.kind = static_cast<ControlKind>(header.kind);

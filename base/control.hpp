@@ -76,7 +76,12 @@ Result<ControlPair> make_control_pair();
 Result<void> send_control(int socket, ControlKind kind, std::uint32_t value,
                           std::string_view text = {}, std::span<const int> descriptors = {});
 
-// Receives one message. Fails with code EAGAIN when none is waiting and with code 0 and
+// Whether send_control() would not have to wait, also because it would fail at once: for whoever
+// must not hang on the other side.
+bool control_has_space(int socket);
+
+// Receives one message; without those of its descriptors for which this process has no room, which
+// are closed. Fails with code EAGAIN when none is waiting and with code 0 and
 // kControlClosed as message when the other side is gone.
 inline constexpr std::string_view kControlClosed = "the control socket was closed";
 Result<ControlMessage> receive_control(int socket);

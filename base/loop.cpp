@@ -202,8 +202,11 @@ Result<void> Loop::run_once() {
   if (::io_uring_sq_ready(&ring_) == 0) {
     timeouts_.clear();
   }
+  // Those that are here now. What they lead to has its turn behind what is submitted and deferred,
+  // or a guest that always has more would have the loop for itself.
   io_uring_cqe* completion = nullptr;
-  while (::io_uring_peek_cqe(&ring_, &completion) == 0) {
+  for (unsigned left = ::io_uring_cq_ready(&ring_);
+       left > 0 && ::io_uring_peek_cqe(&ring_, &completion) == 0; --left) {
     auto* op = static_cast<Operation*>(::io_uring_cqe_get_data(completion));
     const std::int32_t result = completion->res;
     const bool goes_on = (completion->flags & IORING_CQE_F_MORE) != 0;

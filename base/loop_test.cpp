@@ -242,5 +242,53 @@ TEST_CASE("a file that is kept is the one that was meant, also when its number h
   CHECK(read_one(again.get()) == 'z');
 }
 
+TEST_CASE("what always has more to do leaves others their turn") {
+  auto loop = Loop::create();
+  REQUIRE(loop);
+  const Fd event(::eventfd(0, EFD_CLOEXEC));
+  const std::uint64_t one = 1;
+  int turns = 0;
+  bool deferred_done = false;
+  bool read_done = false;
+  const auto stop_when_done = [&] {
+    if (deferred_done && read_done) {
+      (*loop)->stop();
+    }
+  };
+  Operation deferred([&](std::int32_t) {
+    deferred_done = true;
+    stop_when_done();
+  });
+  SocketPair pair;
+  char byte = 0;
+  const iovec into{&byte, 1};
+  Operation read([&](std::int32_t) {
+    read_done = true;
+    stop_when_done();
+  });
+  Operation busy([&](std::int32_t result) {
+    if (result < 0) {
+      return;
+    }
+    if (turns++ == 0) {
+      (*loop)->defer(deferred);
+      (*loop)->read(pair.a.get(), {&into, 1}, AsyncIo::kNoOffset, read);
+      REQUIRE(::write(pair.b.get(), "x", 1) == 1);
+    }
+    if (turns < 1000) {
+      REQUIRE(::write(event.get(), &one, sizeof one) == sizeof one);
+    } else {
+      (*loop)->stop();
+    }
+  });
+  (*loop)->watch(event.get(), busy);
+  REQUIRE(::write(event.get(), &one, sizeof one) == sizeof one);
+  REQUIRE((*loop)->run());
+  CHECK(deferred_done);
+  CHECK(read_done);
+  CHECK(turns < 100);
+  (*loop)->drain();
+}
+
 }  // namespace
 }  // namespace msb

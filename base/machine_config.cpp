@@ -9,7 +9,6 @@ namespace msb {
 
 namespace {
 constexpr std::uint32_t kMinDiskAlignment = 512;
-constexpr std::uint32_t kMaxDiskAlignment = 65536;
 }  // namespace
 
 template <class Archive>

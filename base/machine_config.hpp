@@ -18,6 +18,7 @@ inline constexpr std::uint64_t kMinMemoryMib = 32;
 inline constexpr std::uint64_t kMaxMemoryMib = 1024 * 1024;
 inline constexpr std::uint32_t kMaxVcpus = 64;
 inline constexpr std::size_t kMaxDisks = 8;
+inline constexpr std::uint32_t kMaxDiskAlignment = 4096;  // bytes, of direct I/O
 
 // Index into the descriptors that came with the configuration.
 using DescriptorIndex = std::uint32_t;

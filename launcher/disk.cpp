@@ -13,6 +13,8 @@
 #include <bit>
 #include <limits>
 
+#include "base/machine_config.hpp"
+
 namespace msb::launcher {
 
 namespace {
@@ -133,6 +135,13 @@ Result<OpenDisk> open_disk(const DiskWords& disk) {
           code == EINVAL ? ", which its file system does not do; leave out :direct" : "");
     }
     opened.alignment = direct_alignment(opened.file.get());
+    if (opened.alignment > kMaxDiskAlignment) {
+      return fail(
+          "the disk \"{}\" is read and written past the page cache only in pieces of {} bytes, and "
+          "a "
+          "disk's blocks have at most {}; leave out :direct",
+          disk.path, opened.alignment, kMaxDiskAlignment);
+    }
   }
   return opened;
 }

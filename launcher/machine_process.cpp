@@ -114,6 +114,9 @@ MachineProcess::~MachineProcess() {
 }
 
 Result<void> MachineProcess::connect(Fd socket, std::uint32_t guest_port) {
+  if (!control_has_space(control_.get())) {
+    return fail("the machine does not read what it is sent");
+  }
   const int descriptor = socket.get();
   return send_control(control_.get(), ControlKind::kVsockConnect, guest_port, {}, {&descriptor, 1});
 }

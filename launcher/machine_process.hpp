@@ -35,7 +35,7 @@ class MachineProcess {
 
   // Has it connect a stream socket in blocking mode to `guest_port`: "OK <number>\n" is written to
   // it when the guest accepts, and it is closed when the guest does not. Fails when the process is
-  // gone.
+  // gone, or does not read what it was sent before.
   Result<void> connect(Fd socket, std::uint32_t guest_port);
   // The same with a new pair, of which this is our end.
   Result<Fd> connect(std::uint32_t guest_port);

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/machine_requests.hpp"
 
-#include <poll.h>
-
 #include <utility>
 
 #include "protocol/quote.hpp"
@@ -10,13 +8,6 @@
 namespace msb::launcher {
 
 namespace {
-
-// send_control() waits for space, and a machine that reads nothing would have the launcher wait for
-// ever.
-bool has_space(int socket) {
-  pollfd entry{socket, POLLOUT, 0};
-  return ::poll(&entry, 1, 0) != 0;
-}
 
 std::unexpected<Error> gone() {
   return fail("the machine is gone");
@@ -38,7 +29,7 @@ void MachineRequests::send(ControlKind kind, std::string text, Done done) {
 void MachineRequests::send_next() {
   while (!under_way_ && !requests_.empty()) {
     const Request& next = requests_.front();
-    if (!has_space(control_)) {
+    if (!control_has_space(control_)) {
       const Done done = std::move(requests_.front().done);
       requests_.pop_front();
       done(fail("the machine does not read what it is sent; ask again later"));

@@ -20,6 +20,8 @@ namespace {
 
 constexpr std::uint64_t kSecond = 1'000'000'000;  // nanoseconds
 constexpr std::uint64_t kMillisecond = 1'000'000;
+// Of the machine, before others have their turn.
+constexpr int kMessagesAtATime = 64;
 // How long a guest may take over its orderly end before the machine is ended for it.
 constexpr std::uint64_t kShutdownTimeout = 5 * kSecond;
 // A guest that takes longer than this to become ready may be on a KVM that cannot run it. Some of
@@ -175,27 +177,31 @@ void Session::on_end_timeout() {
 // --- the machine process ---
 
 void Session::on_control() {
-  while (!finished_) {
+  for (int turn = 0; turn < kMessagesAtATime && !finished_; ++turn) {
     auto message = receive_control(machine_.control());
     if (message) {
       on_control_message(std::move(*message));
     } else if (message.error().code == EAGAIN) {
-      if (!control_readable_.pending()) {
-        loop_.poll(machine_.control(), POLLIN, control_readable_);
-      }
-      return;
+      break;
     } else {
       lose_machine();
       return;
     }
   }
+  if (!finished_ && !control_readable_.pending()) {
+    loop_.poll(machine_.control(), POLLIN, control_readable_);
+  }
 }
 
 // What it said last is still in the socket, and comes first.
 void Session::on_machine_ended() {
-  on_control();
-  if (!finished_) {
-    lose_machine();
+  while (!finished_) {
+    auto message = receive_control(machine_.control());
+    if (!message) {
+      lose_machine();
+      return;
+    }
+    on_control_message(std::move(*message));
   }
 }
 

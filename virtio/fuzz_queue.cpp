@@ -207,12 +207,7 @@ class World {
       }
       return;
     }
-    const auto sent_back = static_cast<std::uint16_t>(used_index() - returned_);
-    require(sent_back <= geometry_.size, "no more goes back than can have been available");
-    for (std::uint16_t i = 0; i < sent_back; ++i) {
-      check_returned(available_head(taken_), 0);
-      ++taken_;
-    }
+    require(used_index() == returned_, "nothing goes back by itself");
     if (!chain) {
       require(!chain.error().message.empty(), "what is wrong is said");
     } else if (!*chain) {
@@ -239,27 +234,36 @@ class World {
     bool writes = false;
     GuestAddress table = geometry_.descriptors;
     std::uint16_t current = head;
+    bool servable = true;
     for (std::uint32_t i = 0;; ++i) {
       require(i <= geometry_.size + 1U, "a chain is no longer than its queue");
       const auto descriptor =
           ram().get<Descriptor>(table + std::uint64_t{current} * sizeof(Descriptor));
       if ((descriptor.flags & kDescriptorIndirect) != 0) {
+        if (!memory_.memory().slice(descriptor.address, descriptor.length)) {
+          servable = false;
+          break;
+        }
         table = descriptor.address;
         current = 0;
         continue;
       }
       const auto slice = memory_.memory().slice(descriptor.address, descriptor.length);
-      require(slice.has_value(), "a chain's buffers lie in RAM");
       const bool writes_this = (descriptor.flags & kDescriptorWrite) != 0;
-      require(writes_this || !writes, "what is readable comes first");
-      writes = writes_this;
-      if (descriptor.length > 0) {
+      servable &= slice.has_value() && (writes_this || !writes);
+      writes |= writes_this;
+      if (servable && descriptor.length > 0) {
         (writes ? writable : readable).push_back(slice->as_iovec());
       }
       if ((descriptor.flags & kDescriptorNext) == 0) {
         break;
       }
       current = descriptor.next;
+    }
+    require(chain.servable() == servable, "what can be served has its buffers in RAM and in order");
+    if (!servable) {
+      readable.clear();
+      writable.clear();
     }
     const auto same = [](const std::vector<iovec>& one, const std::vector<iovec>& other) {
       return std::ranges::equal(one, other, [](const iovec& a, const iovec& b) {

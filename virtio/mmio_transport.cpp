@@ -116,11 +116,11 @@ void MmioTransport::write_config(std::uint64_t offset, std::span<const std::byte
 
 // The generation changes before and after (2.5.3), for a driver that reads meanwhile. One that read
 // all of it in between has the interrupt of config_changed() still to come.
-void MmioTransport::show_config() {
+bool MmioTransport::show_config() {
   const std::span<const std::byte> config = device_.config();
   const auto shown = page_.subspan(kMmioConfig, config.size());
   if (std::ranges::equal(config, shown)) {
-    return;
+    return false;
   }
   const auto generation = word(kMmioConfigGeneration);
   generation.fetch_add(1, std::memory_order_acq_rel);
@@ -128,6 +128,7 @@ void MmioTransport::show_config() {
     std::atomic_ref(shown[i]).store(config[i], std::memory_order_relaxed);
   }
   generation.fetch_add(1, std::memory_order_acq_rel);
+  return true;
 }
 
 void MmioTransport::write_register(std::uint64_t offset, std::uint32_t value) {
@@ -256,9 +257,12 @@ void MmioTransport::activate() {
     queues.push_back(std::move(*queue));
   }
   device_thread_([&](const std::function<void()>& done) {
-    show_config();  // may have changed while there was nobody to tell
+    const bool changed = show_config();  // while there was nobody to tell
     active_queues_ = queues.size();
     device_.activate(std::move(queues), driver_features_, *this);
+    if (changed) {
+      raise(kMmioInterruptConfig);  // drivers read it before they say DRIVER_OK
+    }
     done();
   });
 }

@@ -86,7 +86,7 @@ class MmioTransport final : private DriverNotifier {
   QueueRegisters* selected_queue();
 
   void write_config(std::uint64_t offset, std::span<const std::byte> data);
-  void show_config();
+  bool show_config();  // whether it had changed
 
   [[nodiscard]] bool wants_reset() const;
 

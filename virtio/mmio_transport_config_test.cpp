@@ -49,7 +49,9 @@ TEST_CASE_FIXTURE(TransportFixture,
   device.configuration[1] = std::byte{0x77};
   driver.drive();
   CHECK(driver.read(kMmioConfig) == 0x04037701);
-  CHECK(driver.interrupts == 0);
+  // It may have read the configuration before.
+  CHECK(driver.interrupts == 1);
+  CHECK(driver.read(kMmioInterruptStatus) == kMmioInterruptConfig);
   // A device forgets in a reset what the driver wrote, which shows with status 0, also when the
   // reset takes its time.
   driver.write(kMmioConfig, 0x0a0b0c0d);

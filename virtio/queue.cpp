@@ -118,6 +118,7 @@ DescriptorChain& DescriptorChain::operator=(DescriptorChain&& other) noexcept {
     DescriptorChain old(std::move(*this));  // returns what this chain held
     queue_ = std::move(other.queue_);
     head_ = other.head_;
+    servable_ = other.servable_;
     readable_ = std::move(other.readable_);
     writable_ = std::move(other.writable_);
     readable_size_ = other.readable_size_;
@@ -246,42 +247,41 @@ Result<std::optional<DescriptorChain>> Queue::pop() {
   if (index == state.next_available && state.event_index) {
     index = state.ask_for_kick();
   }
-  // Each turn consumes one available entry, so a burst of malformed chains ends.
-  while (index != state.next_available) {
-    const auto waiting = static_cast<std::uint16_t>(index - state.next_available);
-    if (waiting + state.in_flight > state.size) {
-      state.broken = true;
-      return fail("the available index jumped to {} with {} chains in flight", index,
-                  state.in_flight);
-    }
-    const std::size_t slot =
-        kAvailableEntries + std::size_t{state.next_available} % state.size * sizeof(std::uint16_t);
-    const std::uint16_t head = state.available.load_atomic(slot, std::memory_order_relaxed);
-    if (head >= state.size) {
-      state.broken = true;
-      return fail("available head {} is beyond the queue's {} descriptors", head, state.size);
-    }
-    ++state.next_available;
-
-    DescriptorChain chain;
-    chain.head_ = head;
-    const auto well_formed = state.walk(head, chain.readable_, chain.writable_);
-    if (!well_formed) {
-      state.broken = true;
-      return std::unexpected(well_formed.error());
-    }
-    chain.queue_ = state_;
-    ++state.in_flight;
-    if (*well_formed) {
-      chain.readable_size_ = total_size(chain.readable_);
-      chain.writable_size_ = total_size(chain.writable_);
-      return std::optional(std::move(chain));
-    }
-    if (index == static_cast<std::uint16_t>(state.next_available) && state.event_index) {
-      index = state.ask_for_kick();
-    }
+  if (index == state.next_available) {
+    return std::optional<DescriptorChain>();
   }
-  return std::optional<DescriptorChain>();
+  const auto waiting = static_cast<std::uint16_t>(index - state.next_available);
+  if (waiting + state.in_flight > state.size) {
+    state.broken = true;
+    return fail("the available index jumped to {} with {} chains in flight", index,
+                state.in_flight);
+  }
+  const std::size_t slot =
+      kAvailableEntries + std::size_t{state.next_available} % state.size * sizeof(std::uint16_t);
+  const std::uint16_t head = state.available.load_atomic(slot, std::memory_order_relaxed);
+  if (head >= state.size) {
+    state.broken = true;
+    return fail("available head {} is beyond the queue's {} descriptors", head, state.size);
+  }
+  ++state.next_available;
+
+  DescriptorChain chain;
+  chain.head_ = head;
+  const auto well_formed = state.walk(head, chain.readable_, chain.writable_);
+  if (!well_formed) {
+    state.broken = true;
+    return std::unexpected(well_formed.error());
+  }
+  chain.queue_ = state_;
+  ++state.in_flight;
+  chain.servable_ = *well_formed;
+  if (!chain.servable_) {
+    chain.readable_.clear();
+    chain.writable_.clear();
+  }
+  chain.readable_size_ = total_size(chain.readable_);
+  chain.writable_size_ = total_size(chain.writable_);
+  return std::optional(std::move(chain));
 }
 
 void Queue::push(DescriptorChain&& chain, std::uint32_t written) {

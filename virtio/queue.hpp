@@ -51,6 +51,8 @@ class DescriptorChain {
   DescriptorChain& operator=(DescriptorChain&& other) noexcept;
   ~DescriptorChain();
 
+  // Whether it could be one that a driver means: see Queue::pop(). Others have no buffers.
+  [[nodiscard]] bool servable() const { return servable_; }
   [[nodiscard]] std::size_t readable_size() const { return readable_size_; }  // bytes
   [[nodiscard]] std::size_t writable_size() const { return writable_size_; }  // bytes
 
@@ -71,6 +73,7 @@ class DescriptorChain {
 
   std::shared_ptr<detail::QueueState> queue_;  // empty once returned
   std::uint16_t head_ = 0;
+  bool servable_ = true;
   std::vector<GuestSlice> readable_;
   std::vector<GuestSlice> writable_;
   std::size_t readable_size_ = 0;
@@ -92,7 +95,8 @@ class Queue {
 
   // The next available chain, or nothing when the driver made none available. A chain that is
   // well-formed as a list but names memory that is not guest RAM, or has a readable buffer after a
-  // writable one, goes straight back with length 0. Fails for good when the driver broke the ring
+  // writable one, is not servable() and comes without buffers: it is to be returned, which takes a
+  // turn like any other. Fails for good when the driver broke the ring
   // itself: an index out of range, a loop, a jump of the available index, more chains in flight
   // than entries, an indirect table that cannot be one.
   //

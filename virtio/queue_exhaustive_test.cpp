@@ -144,7 +144,7 @@ class SmallWorld {
       if (turn > 2 * size_ + 1) {
         FAIL("the queue does not come to an end");
       }
-      const std::optional<Expected> expected = model_pop(held.size(), returned, broken);
+      const std::optional<Expected> expected = model_pop(held.size(), broken);
       const std::array<std::byte, 256> before = driver_part();
       auto chain = queue.pop();
       if (before != driver_part()) {
@@ -190,10 +190,9 @@ class SmallWorld {
   }
 
   // 2.7.13 and 2.7.5 as the specification has them; decides the fields that it comes by.
-  std::optional<Expected> model_pop(std::size_t in_flight, std::vector<UsedElement>& returned,
-                                    bool& broken) {
+  std::optional<Expected> model_pop(std::size_t in_flight, bool& broken) {
     const std::uint16_t index = index_;
-    while (consumed_ != index) {
+    if (consumed_ != index) {
       if (static_cast<std::uint16_t>(index - consumed_) + in_flight > size_) {
         broken = true;
         return std::nullopt;
@@ -243,10 +242,10 @@ class SmallWorld {
         }
         current = descriptor.next;
       }
-      if (served) {
-        return chain;
+      if (!served) {
+        chain = {head, 0, 0};
       }
-      returned.push_back({head, 0});
+      return chain;
     }
     return std::nullopt;
   }

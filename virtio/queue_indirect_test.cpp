@@ -54,7 +54,10 @@ struct Fixture {
   void check_returned() {
     auto chain = queue.pop();
     REQUIRE(chain);
-    CHECK_FALSE(*chain);
+    REQUIRE(*chain);
+    CHECK_FALSE((*chain)->servable());
+    CHECK((*chain)->readable_size() + (*chain)->writable_size() == 0);
+    chain->reset();
     const auto used = driver.take_used();
     REQUIRE(used);
     CHECK(used->length == 0);

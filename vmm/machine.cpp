@@ -285,6 +285,10 @@ void Machine::pause(std::function<void()> done) {
     for (const Vcpu& vcpu : vcpus_) {
       vcpu.stop_running();
     }
+    // All may still be at the gate from the last time: it was open too shortly for them to notice.
+    if (waiting_ == vcpus_.size()) {
+      loop_.post([this] { on_vcpus_stopped(); });
+    }
   }
   for (std::jthread& thread : threads_) {
     ::pthread_kill(thread.native_handle(), kInterruptSignal);

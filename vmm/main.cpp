@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -119,11 +120,10 @@ class Control {
     const std::uint32_t request = message.value;
     switch (message.kind) {
       case ControlKind::kVsockConnect:
-        if (message.descriptors.size() == 1) {
+        if (!message.descriptors.empty()) {
           machine_.connect(std::move(message.descriptors.front()), message.value);
-          return;
-        }
-        break;
+        }  // else there was no room for it: it is closed, as when the guest refuses
+        return;
       case ControlKind::kPause:
         machine_.pause([request] { report(ControlKind::kDone, request, {}); });
         return;
@@ -242,6 +242,15 @@ int main() {
   }
   // A control socket that breaks is found by its error, not by a signal.
   ::signal(SIGPIPE, SIG_IGN);
+  // It ends with its launcher, however that ends and whatever this process is busy with.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // A descriptor for each connection, of which there may be more than the usual limit.
+  rlimit files{};
+  ::getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &files);
+  // A disk that may not grow is found by its error as well.
+  ::signal(SIGXFSZ, SIG_IGN);
   struct sigaction interrupt{};
   interrupt.sa_handler = [](int) {};
   ::sigaction(vmm::Machine::kInterruptSignal, &interrupt, nullptr);

@@ -80,6 +80,8 @@ Result<std::unique_ptr<VirtioSlot>> VirtioSlot::create(
         !added) {
       return std::unexpected(added.error());
     }
+  }
+  for (Kick& kick : slot->kicks_) {
     kick.watch();
   }
   return slot;

@@ -2,9 +2,11 @@
 """The control socket of a real guest: counters, pause, disks that grow, and memory that goes back to the host."""
 
 import contextlib
+import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -136,6 +138,42 @@ def test_a_paused_sandbox_does_nothing_and_goes_on_where_it_was(vmm, tmp_path, d
         process.terminate()
         process.communicate(timeout=TIMEOUT)
         assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_pauses_and_resumes_that_come_together_are_all_answered(vmm, tmp_path):
+    with sandbox(vmm, tmp_path, "echo -n up; read x", "--cpus", "2") as (process, control):
+        read_output(process, 2)
+        words = ["resume", "pause"] * 100 + ["resume"]
+        # Fewer at a time than may wait for the machine.
+        for start in range(0, len(words), 10):
+            lines = [json.dumps({"jsonrpc": "2.0", "id": word, "method": word}) for word in words[start:start + 10]]
+            control.socket.sendall("".join(f"{line}\n" for line in lines).encode())
+            assert [control.read() for _ in lines] == [{"jsonrpc": "2.0", "id": word, "result": {}} for word in words[start:start + 10]]
+        process.communicate(b"go\n", timeout=TIMEOUT)
+        assert process.returncode == 0
+
+
+def test_a_machine_that_hangs_does_not_hang_its_launcher_nor_outlive_it(vmm, tmp_path):
+    for ends in ("by SIGTERM", "by SIGKILL"):
+        path = tmp_path / "s"
+        with sandbox(vmm, tmp_path, "echo -n up; sleep 1000", "--socket", path, "--stop-timeout", "1") as (process, _):
+            read_output(process, 2)
+            pid = machine_of(process)
+            os.kill(pid, signal.SIGSTOP)
+            clients = []
+            for _ in range(600):  # more than its socket has room for
+                client = socket.socket(socket.AF_UNIX)
+                client.connect(str(path))
+                client.sendall(b"CONNECT 1024\n")
+                clients.append(client)
+            time.sleep(1)
+            process.send_signal(signal.SIGTERM if ends == "by SIGTERM" else signal.SIGKILL)
+            process.communicate(timeout=TIMEOUT)
+            for client in clients:
+                client.close()
+            wait_until(lambda pid=pid: not pathlib.Path(f"/proc/{pid}/exe").exists(), "the machine ends with its launcher")
+        path.unlink(missing_ok=True)
+        (tmp_path / "control").unlink(missing_ok=True)
 
 
 def test_a_sandbox_whose_machine_is_killed_while_paused_ends(vmm, tmp_path):

@@ -20,9 +20,10 @@ namespace {
 // what one kick can ask for. A report of Linux needs 32 (PAGE_REPORTING_CAPACITY).
 constexpr std::array<std::uint16_t, 4> kQueueSizes{16, 16, 64, 64};
 
-// What a request may name; Linux names 256 (VIRTIO_BALLOON_ARRAY_PFNS_MAX).
-constexpr std::size_t kMaxPagesOfRequest = 4096;
-constexpr std::size_t kPagesAtATime = 1024;
+// What a request may name, each a system call at worst; Linux names 256
+// (VIRTIO_BALLOON_ARRAY_PFNS_MAX).
+constexpr std::size_t kMaxPagesOfRequest = 1024;
+constexpr std::size_t kPagesAtATime = 256;
 
 using PageNumber = std::uint32_t;  // 5.5.6: the address divided by 4096
 
@@ -189,7 +190,7 @@ bool BalloonDevice::report(const DescriptorChain& chain) {
 // 5.5.6.3: the driver makes one readable buffer available, which may be empty at first, and gets it
 // back when the device wants another.
 void BalloonDevice::keep_stats(DescriptorChain chain) {
-  if (stats_buffer_ || chain.writable_size() > 0) {
+  if (stats_buffer_ || !chain.servable() || chain.writable_size() > 0) {
     answer(queues_[kBalloonStatsQueue], std::move(chain), false);
     return;
   }

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <utility>
 
 namespace msb::virtio {
@@ -23,7 +25,11 @@ constexpr std::uint32_t kMaxRangeSectors = 1U << 22;  // 2 GiB
 // What is written where a file system cannot make zeroes: this, as often as it fits.
 constexpr std::size_t kZeroes = std::size_t{64} * 1024;
 constexpr std::size_t kMaxZeroIovecs = 16;
-constexpr std::array<std::byte, kZeroes> kZeroBlock{};
+alignas(4096) constexpr std::array<std::byte, kZeroes> kZeroBlock{};
+
+// Of a request, at a time: what comes from the page cache is copied on the loop's thread.
+constexpr std::size_t kMaxTransfer = std::size_t{1} << 20;
+constexpr std::size_t kMaxCopy = std::size_t{64} * 1024;  // for as many requests as there can be
 
 }  // namespace
 
@@ -78,9 +84,10 @@ void BlkDevice::resize(std::uint64_t bytes) {
   }
 }
 
-void BlkDevice::activate(std::vector<Queue> queues, std::uint64_t /*features*/,
+void BlkDevice::activate(std::vector<Queue> queues, std::uint64_t features,
                          DriverNotifier& driver) {
   queues_ = std::move(queues);
+  write_through_ = (features & kBlkFeatureFlush) == 0;  // 5.2.6.2
   driver_ = &driver;
 }
 
@@ -134,7 +141,7 @@ void BlkDevice::serve(DescriptorChain chain) {
       if (disk_.read_only) {
         answer(queues_.front(), std::move(chain), BlkStatus::kOk);
       } else {
-        io_.sync(disk_.file.get(), start(std::move(chain), header.type).operation);
+        sync(start(std::move(chain), header.type));
       }
       return;
     case BlkType::kGetId: {
@@ -167,8 +174,9 @@ void BlkDevice::answer(Queue& queue, DescriptorChain chain, BlkStatus status, st
 }
 
 bool BlkDevice::in_disk(std::uint64_t sector, std::uint64_t bytes) const {
-  return bytes % kBlkSectorSize == 0 && sector <= config_.capacity &&
-         bytes / kBlkSectorSize <= config_.capacity - sector;
+  const std::uint64_t block = config_.blk_size;
+  return bytes % block == 0 && sector % (block / kBlkSectorSize) == 0 &&
+         sector <= config_.capacity && bytes / kBlkSectorSize <= config_.capacity - sector;
 }
 
 BlkDevice::Request::Request(BlkDevice& device, Queue from, DescriptorChain buffers, BlkType what)
@@ -198,25 +206,52 @@ void BlkDevice::start_transfer(DescriptorChain chain, const BlkRequestHeader& he
   transfer(request);
 }
 
-// The rest of it, from where it got to.
+// The next part of it, from where it got to.
 void BlkDevice::transfer(Request& request) {
   const std::uint64_t offset = request.offset + request.done;
-  const std::uint64_t size = request.size - request.done;
-  if (request.type == BlkType::kIn) {
-    request.iovecs = request.chain.writable_iovecs(request.done, size);
-    io_.read(file_for(request, offset), request.iovecs, offset, request.operation);
+  const std::size_t size = std::min<std::uint64_t>(request.size - request.done, kMaxTransfer);
+  const bool reads = request.type == BlkType::kIn;
+  request.iovecs =
+      reads ? request.chain.writable_iovecs(request.done, size)
+            : request.chain.readable_iovecs(sizeof(BlkRequestHeader) + request.done, size);
+  if (disk_.direct) {
+    std::uintptr_t all = 0;
+    for (const iovec& piece : request.iovecs) {
+      all |= reinterpret_cast<std::uintptr_t>(piece.iov_base) | piece.iov_len;
+    }
+    if (request.copy || all % disk_.alignment != 0) {
+      copy_aligned(request, std::min(size, kMaxCopy));
+    }
+  }
+  if (reads) {
+    io_.read(data_file(), request.iovecs, offset, request.operation);
   } else {
-    request.iovecs = request.chain.readable_iovecs(sizeof(BlkRequestHeader) + request.done, size);
-    io_.write(file_for(request, offset), request.iovecs, offset, request.operation);
+    io_.write(data_file(), request.iovecs, offset, request.operation);
   }
 }
 
-int BlkDevice::file_for(const Request& request, std::uint64_t offset) const {
-  std::uint64_t all = offset;
-  for (const iovec& piece : request.iovecs) {
-    all |= reinterpret_cast<std::uintptr_t>(piece.iov_base) | piece.iov_len;
+void BlkDevice::Free::operator()(std::byte* bytes) const {
+  std::free(bytes);  // NOLINT(cppcoreguidelines-no-malloc): what aligned_alloc() gave
+}
+
+void BlkDevice::copy_aligned(Request& request, std::size_t size) {
+  if (!request.copy) {
+    request.copy.reset(static_cast<std::byte*>(std::aligned_alloc(kPhysicalBlock, kMaxCopy)));
+    if (!request.copy) {
+      throw std::bad_alloc();
+    }
   }
-  return disk_.direct && all % disk_.alignment == 0 ? disk_.direct.get() : disk_.file.get();
+  const std::span<std::byte> bytes(request.copy.get(), size);
+  if (request.type == BlkType::kOut) {
+    request.chain.read(sizeof(BlkRequestHeader) + request.done, bytes);
+  }
+  request.iovecs = {{bytes.data(), bytes.size()}};
+}
+
+// Where data goes to and comes from, always the same way: what is written past the page cache and
+// what goes by it do not wait for each other.
+int BlkDevice::data_file() const {
+  return disk_.direct ? disk_.direct.get() : disk_.file.get();
 }
 
 // 5.2.6: discard and write zeroes name ranges in the request's data. All are checked before any is
@@ -257,7 +292,7 @@ void BlkDevice::next_range(Request& request) {
     request.ranges.pop_back();
   }
   if (request.ranges.empty()) {
-    finish(request, BlkStatus::kOk);
+    complete(request);
     return;
   }
   const BlkRange& range = request.ranges.back();
@@ -284,23 +319,25 @@ void BlkDevice::write_zeroes(Request& request) {
     request.iovecs.push_back({const_cast<std::byte*>(kZeroBlock.data()), piece});
     left -= piece;
   }
-  io_.write(disk_.file.get(), request.iovecs, request.offset + request.done, request.operation);
+  io_.write(data_file(), request.iovecs, request.offset + request.done, request.operation);
 }
 
 void BlkDevice::on_done(Request& request, std::int32_t result) {
+  const bool durable = request.syncing && on_synced(result);
   if (driver_ == nullptr) {
     requests_.finish(request);
     return;
   }
-  switch (request.type) {
-    case BlkType::kFlush:
-      if (result == -EINTR) {
-        io_.sync(disk_.file.get(), request.operation);
-        return;
-      }
-      flushes_ += result == 0 ? 1 : 0;
-      finish(request, result == 0 ? BlkStatus::kOk : BlkStatus::kIoError);
+  if (request.syncing) {
+    if (result == -EINTR) {
+      sync(request);
       return;
+    }
+    flushes_ += durable ? 1 : 0;
+    finish(request, durable ? BlkStatus::kOk : BlkStatus::kIoError);
+    return;
+  }
+  switch (request.type) {
     case BlkType::kDiscard:
     case BlkType::kWriteZeroes:
       on_range(request, result);
@@ -312,9 +349,13 @@ void BlkDevice::on_done(Request& request, std::int32_t result) {
 }
 
 void BlkDevice::on_transferred(Request& request, std::int32_t result) {
-  request.done += static_cast<std::uint32_t>(std::max(result, 0));
+  const auto bytes = static_cast<std::uint32_t>(std::max(result, 0));
+  if (request.copy && request.type == BlkType::kIn) {
+    request.chain.write(request.done, {request.copy.get(), bytes});
+  }
+  request.done += bytes;
   if (request.done == request.size) {
-    finish(request, BlkStatus::kOk);
+    complete(request);
   } else if (result > 0 || result == -EINTR) {
     transfer(request);
   } else {
@@ -345,6 +386,28 @@ void BlkDevice::on_range(Request& request, std::int32_t result) {
     request.by_writing = true;
     next_range(request);
   }
+}
+
+// All of it is done.
+void BlkDevice::complete(Request& request) {
+  if (write_through_ && request.type != BlkType::kIn) {
+    sync(request);
+  } else {
+    finish(request, BlkStatus::kOk);
+  }
+}
+
+void BlkDevice::sync(Request& request) {
+  request.syncing = true;
+  io_.sync(disk_.file.get(), request.operation);
+}
+
+// Whether all is durable that was answered before. Also of a driver that is gone.
+bool BlkDevice::on_synced(std::int32_t result) {
+  if (result < 0 && result != -EINTR && result != -ECANCELED) {
+    lost_data_ = true;
+  }
+  return result == 0 && !lost_data_;
 }
 
 void BlkDevice::finish(Request& request, BlkStatus status) {

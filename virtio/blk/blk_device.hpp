@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,16 +22,19 @@ namespace msb::virtio {
 struct Disk {
   Fd file;                        // a regular file or block device, writable unless read_only
   Fd direct;                      // the same, opened with O_DIRECT; none: by the page cache alone
-  std::uint32_t alignment = 512;  // that `direct` wants of offsets, lengths and addresses, bytes
-  std::uint64_t size = 0;         // bytes; a rest smaller than a block is not shown
+  std::uint32_t alignment = 512;  // that `direct` wants of offsets, lengths and addresses, bytes:
+                                  // at most 4096
+  std::uint64_t size = 0;  // bytes; a rest smaller than a block is not shown
   bool read_only = false;
   std::string id;  // what the guest sees as serial number; 20 bytes, the rest is cut
 };
 
-// A write is answered when the host's page cache, or with `direct` the file, has it; a flush when
-// fdatasync(2) is done with all that was answered before. Requests that are under way at the same
-// time have no order (5.2.6.2). A request that `direct` cannot take for its alignment goes by the
-// page cache, which the host keeps coherent.
+// A write is answered when the host's page cache, or with `direct` the file, has it, and for a
+// driver that does not know flushes when fdatasync(2) is done with it; a flush when fdatasync(2) is
+// done with all that was answered before. The kernel tells of data that it lost once, so from then
+// on every flush fails. Requests that are under way at the same time have no order (5.2.6.2).
+// Requests are in whole blocks, of `alignment` with `direct`; memory that `direct` cannot take for
+// its alignment is copied.
 class BlkDevice final : public Device {
  public:
   // `io` must outlive the device, and be drained before the device is destroyed.
@@ -57,6 +61,11 @@ class BlkDevice final : public Device {
   void resume() override {}
 
  private:
+  struct Free {
+    void operator()(std::byte* bytes) const;
+  };
+  using AlignedBytes = std::unique_ptr<std::byte, Free>;
+
   // A request under way: owns the guest's buffers until the file is done with them.
   struct Request : InFlight<Request>::Entry {
     Request(BlkDevice& device, Queue from, DescriptorChain buffers, BlkType what);
@@ -69,6 +78,8 @@ class BlkDevice final : public Device {
     std::vector<iovec> iovecs;
     std::vector<BlkRange> ranges;  // still to be done, in reverse order
     bool by_writing = false;       // since the file system cannot make zeroes
+    AlignedBytes copy;             // in place of guest memory that `direct` cannot take
+    bool syncing = false;          // it is done but for being durable
     Operation operation;
   };
 
@@ -79,7 +90,8 @@ class BlkDevice final : public Device {
 
   void start_transfer(DescriptorChain chain, const BlkRequestHeader& header, std::size_t size);
   void transfer(Request& request);
-  [[nodiscard]] int file_for(const Request& request, std::uint64_t offset) const;
+  void copy_aligned(Request& request, std::size_t size);
+  [[nodiscard]] int data_file() const;
 
   void start_ranges(DescriptorChain chain, BlkType type);
   void next_range(Request& request);
@@ -88,6 +100,9 @@ class BlkDevice final : public Device {
   void on_done(Request& request, std::int32_t result);
   void on_transferred(Request& request, std::int32_t result);
   void on_range(Request& request, std::int32_t result);
+  void complete(Request& request);
+  void sync(Request& request);
+  [[nodiscard]] bool on_synced(std::int32_t result);
   void finish(Request& request, BlkStatus status);
   void notify_later();
 
@@ -98,7 +113,9 @@ class BlkDevice final : public Device {
   std::vector<Queue> queues_;  // empty while idle
   DriverNotifier* driver_ = nullptr;
   InFlight<Request> requests_;
-  Operation notify_;  // one interrupt for all that was finished together
+  Operation notify_;            // one interrupt for all that was finished together
+  bool write_through_ = false;  // the driver does not know flushes
+  bool lost_data_ = false;      // what was answered, and could then not be written
   std::uint64_t flushes_ = 0;
 };
 

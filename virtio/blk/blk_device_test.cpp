@@ -9,6 +9,7 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "virtio/testing/blk_guest.hpp"
@@ -131,6 +132,81 @@ TEST_CASE("a flush that fails says so") {
   };
   CHECK(guest.flush().status == BlkStatus::kIoError);
   CHECK(guest.device.flushes() == 0);
+}
+
+TEST_CASE("what was lost once is lost for every later flush, and for the driver after a reset") {
+  BlkGuest guest;  // the kernel tells of it once
+  bool fails = true;
+  guest.io.answer = [&](const FakeIo::Request& request) -> std::optional<std::int32_t> {
+    return request.kind == FakeIo::Kind::kSync && std::exchange(fails, false) ? std::optional(-EIO)
+                                                                              : std::nullopt;
+  };
+  CHECK(guest.write(0, pattern(kSector)).status == BlkStatus::kOk);
+  SUBCASE("told to a driver") {
+    CHECK(guest.flush().status == BlkStatus::kIoError);
+  }
+  SUBCASE("told to nobody") {
+    guest.add(BlkType::kFlush, 0, {});
+    guest.kick();
+    guest.device.reset([] {});
+    guest.io.run();
+    guest.restart();
+  }
+  CHECK_FALSE(fails);
+  CHECK(guest.flush().status == BlkStatus::kIoError);
+  CHECK(guest.write(0, pattern(kSector)).status == BlkStatus::kOk);
+  CHECK(guest.read(0, kSector).status == BlkStatus::kOk);
+}
+
+TEST_CASE("for a driver that knows no flushes, what was answered is durable (5.2.6.2)") {
+  BlkGuest guest;
+  guest.device.reset([] {});
+  guest.queue.restart();
+  guest.start(0);
+  std::vector<FakeIo::Kind> kinds;
+  guest.io.answer = [&](const FakeIo::Request& request) -> std::optional<std::int32_t> {
+    if (request.kind != FakeIo::Kind::kDefer) {
+      kinds.push_back(request.kind);
+    }
+    return std::nullopt;
+  };
+  using Kind = FakeIo::Kind;
+  CHECK(guest.write(0, pattern(kSector)).status == BlkStatus::kOk);
+  CHECK(kinds == std::vector{Kind::kWrite, Kind::kSync});
+  CHECK(guest.ranges(BlkType::kDiscard, {{0, 8, 0}, {16, 8, 0}}).status == BlkStatus::kOk);
+  CHECK(kinds ==
+        std::vector{Kind::kWrite, Kind::kSync, Kind::kAllocate, Kind::kAllocate, Kind::kSync});
+  kinds.clear();
+  CHECK(guest.read(0, kSector).status == BlkStatus::kOk);
+  CHECK(kinds == std::vector{Kind::kRead});
+  guest.io.answer = [&](const FakeIo::Request& request) -> std::optional<std::int32_t> {
+    return request.kind == Kind::kSync ? std::optional(-EIO) : std::nullopt;
+  };
+  CHECK(guest.write(0, pattern(kSector)).status == BlkStatus::kIoError);
+}
+
+TEST_CASE("a large request does not have the loop for as long as it takes") {
+  BlkGuest guest([] {
+    Disk disk;
+    disk.file = make_file(std::uint64_t{8} << 20);
+    disk.size = std::uint64_t{8} << 20;
+    return disk;
+  }());
+  std::size_t largest = 0;
+  guest.io.answer = [&](const FakeIo::Request& request) -> std::optional<std::int32_t> {
+    std::size_t size = 0;
+    for (const iovec& piece : request.buffers) {
+      size += piece.iov_len;
+    }
+    largest = std::max(largest, size);
+    return std::nullopt;
+  };
+  // The same memory again and again: what one request may name is not bounded by RAM.
+  const std::vector<testing::Buffer> data(8, {BlkGuest::kData, 1 << 20, true});
+  const auto answer = guest.request(BlkType::kIn, 0, data);
+  CHECK(answer.status == BlkStatus::kOk);
+  CHECK(answer.used == (8 << 20) + 1);
+  CHECK(largest == 1 << 20);
 }
 
 TEST_CASE("the disk's id is 20 bytes, and a shorter place for it is an error") {
@@ -309,7 +385,7 @@ TEST_CASE("a file cut short under the disk gives errors behind its end, and the 
   CHECK(guest.read(0, 4 * kSector).status == BlkStatus::kOk);
 }
 
-TEST_CASE("with a direct file, aligned requests go there and others by the page cache") {
+TEST_CASE("with a direct file all data goes there, in whole blocks, from and to any memory") {
   Disk disk;
   disk.file = make_file(kDiskSectors * kSector);
   disk.direct = Fd(::fcntl(disk.file.get(), F_DUPFD_CLOEXEC, 0));
@@ -319,21 +395,38 @@ TEST_CASE("with a direct file, aligned requests go there and others by the page 
   BlkGuest guest(std::move(disk));
   CHECK(std::uint32_t{config_of(guest.device).blk_size} == 4096);
   CHECK(config_of(guest.device).physical_block_exp == 0);
-  int used = -1;
   guest.io.answer = [&](const FakeIo::Request& request) -> std::optional<std::int32_t> {
-    used = request.kind == FakeIo::Kind::kDefer ? used : request.fd;
+    if (request.kind == FakeIo::Kind::kRead || request.kind == FakeIo::Kind::kWrite) {
+      CHECK(request.fd == direct);
+      CHECK(request.offset % 4096 == 0);
+      for (const iovec& piece : request.buffers) {
+        CHECK((reinterpret_cast<std::uintptr_t>(piece.iov_base) | piece.iov_len) % 4096 == 0);
+      }
+    }
     return std::nullopt;
   };
-  guest.read(8, 4096);
-  CHECK(used == direct);
-  guest.read(8, 4096, BlkGuest::kData + 512);
-  CHECK(used == guest.file);
-  guest.read(9, 4096);
-  CHECK(used == guest.file);
-  guest.read(8, 512);
-  CHECK(used == guest.file);
-  guest.write(16, pattern(8192));
-  CHECK(used == direct);
+  // Aligned; in another place; longer than is copied at a time; in pieces.
+  const auto data = pattern(40 * kSector * 4);
+  for (const GuestAddress at : {BlkGuest::kData, BlkGuest::kData + 512, BlkGuest::kData + 1}) {
+    CHECK(guest.write(8, data, at).status == BlkStatus::kOk);
+    CHECK(guest.file_bytes(8 * kSector, data.size()) == data);
+    guest.ram.put_bytes(at, std::vector<std::byte>(data.size()));
+    const auto answer = guest.read(8, static_cast<std::uint32_t>(data.size()), at);
+    CHECK(answer.status == BlkStatus::kOk);
+    CHECK(answer.used == data.size() + 1);
+    CHECK(guest.ram.bytes(at, data.size()) == data);
+  }
+  const auto split = guest.request(
+      BlkType::kIn, 8, {{BlkGuest::kData, 1000, true}, {BlkGuest::kData + 2000, 3096, true}});
+  CHECK(split.status == BlkStatus::kOk);
+  auto read = guest.ram.bytes(BlkGuest::kData, 1000);
+  const auto rest = guest.ram.bytes(BlkGuest::kData + 2000, 3096);
+  read.insert(read.end(), rest.begin(), rest.end());
+  CHECK(std::ranges::equal(read, std::span(data).first(4096)));
+  // No whole blocks.
+  CHECK(guest.read(9, 4096).status == BlkStatus::kIoError);
+  CHECK(guest.read(8, 512).status == BlkStatus::kIoError);
+  CHECK(guest.ranges(BlkType::kWriteZeroes, {{8, 4, 0}}).status == BlkStatus::kIoError);
 }
 
 TEST_CASE("many requests at a time, in any order of completion, are each answered once") {

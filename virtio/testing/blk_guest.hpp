@@ -63,7 +63,9 @@ class BlkGuest {
   BlkGuest(const BlkGuest&) = delete;
   BlkGuest& operator=(const BlkGuest&) = delete;
 
-  void start() { device.activate({queue.device_side()}, kFeatureVersion1, notifier); }
+  void start(std::uint64_t features = kBlkFeatureFlush) {
+    device.activate({queue.device_side()}, kFeatureVersion1 | features, notifier);
+  }
   void restart() {
     queue.restart();
     slots_.clear();

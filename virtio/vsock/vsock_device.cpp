@@ -153,7 +153,12 @@ void VsockDevice::send_packets() {
   if (queues_.empty() || paused_ || std::exchange(sending_, true)) {
     return;  // sending makes connections want more buffers: the loop below sees to them
   }
+  std::uint16_t left = kQueueSizes[kVsockRxQueue];
   while (!resets_.empty() || !senders_.empty()) {
+    if (left-- == 0) {
+      driver_->kick_again(kVsockRxQueue);
+      break;
+    }
     if (resets_.empty()) {
       VsockConnection& connection = *senders_.front();
       if (!connection.wants_buffer()) {

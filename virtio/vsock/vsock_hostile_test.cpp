@@ -5,13 +5,17 @@
 #include <doctest/doctest.h>
 #include <sys/socket.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "virtio/testing/allocated_bytes.hpp"
+#include "virtio/testing/racing_guest.hpp"
 #include "virtio/testing/vsock_guest.hpp"
 
 namespace msb::virtio {
@@ -436,6 +440,51 @@ TEST_CASE_FIXTURE(VsockWorld, "a connection of before a reset is none after it")
   guest.give_buffers(2);
   guest.send_text(kKey, "still there?");
   guest.receive_one(VsockOp::kReset);
+}
+
+// The device asked for buffers as long as the guest had some, and none was ever large enough.
+TEST_CASE("a guest that refills its queue with buffers too small does not keep the loop" *
+          doctest::skip(testing::kRacingGuestsAreReported)) {
+  VsockWorld world;
+  const Fd host = world.open_from_guest(kKey);
+  VsockWorld::write_text(host, "waits");
+  world.io.run();
+  VsockGuest& guest = world.guest;
+  guest.receive_queue.set_descriptor(0, {VsockGuest::kPageBuffer + testing::GuestRam::kStart,
+                                         sizeof(VsockHeader), kDescriptorWrite, 0});
+  const QueueGeometry rings = guest.receive_queue.geometry();
+  const auto slice = [&](GuestAddress address, std::uint64_t size) {
+    return *guest.ram.memory().slice(address, size);
+  };
+  const GuestSlice available = slice(rings.available, kAvailableEntries + 2 * rings.size);
+  const GuestSlice used = slice(rings.used, kUsedEntries);
+  for (std::size_t entry = 0; entry < rings.size; ++entry) {
+    available.store(kAvailableEntries + 2 * entry, std::uint16_t{0});
+  }
+  std::atomic<bool> stop = false;
+  std::thread refiller([&] {
+    while (!stop.load(std::memory_order_relaxed)) {
+      const auto taken = used.load_atomic(kUsedIndex, std::memory_order_acquire);
+      available.store_atomic(kAvailableIndex, static_cast<std::uint16_t>(taken + rings.size),
+                             std::memory_order_release);
+    }
+  });
+  const auto started = std::chrono::steady_clock::now();
+  std::thread watchdog([&] {
+    while (!stop && std::chrono::steady_clock::now() - started < std::chrono::seconds(10)) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    CHECK(stop);  // the device came back by itself
+    stop = true;
+  });
+  while (guest.notifier.kicked_again.empty() && !stop) {
+    guest.device.on_queue(kVsockRxQueue);
+  }
+  stop = true;
+  refiller.join();
+  watchdog.join();
+  CHECK(guest.notifier.resets_wanted == 0);
+  CHECK_FALSE(guest.notifier.kicked_again.empty());
 }
 
 }  // namespace
