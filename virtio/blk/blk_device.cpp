@@ -356,17 +356,22 @@ void BlkDevice::on_transferred(Request& request, std::int32_t result) {
   request.done += bytes;
   if (request.done == request.size) {
     complete(request);
-  } else if (result > 0 || result == -EINTR) {
+  } else if (can_go_on(request, result)) {
     transfer(request);
   } else {
     finish(request, BlkStatus::kIoError);  // nothing more comes: the file is shorter than the disk
   }
 }
 
+// Past the page cache only behind whole blocks; another size is where the file ends.
+bool BlkDevice::can_go_on(const Request& request, std::int32_t result) const {
+  return (result > 0 || result == -EINTR) && (!disk_.direct || request.done % disk_.alignment == 0);
+}
+
 void BlkDevice::on_range(Request& request, std::int32_t result) {
   if (request.by_writing) {
     request.done += static_cast<std::uint32_t>(std::max(result, 0));
-    if (request.done < request.size && (result > 0 || result == -EINTR)) {
+    if (request.done < request.size && can_go_on(request, result)) {
       write_zeroes(request);
       return;
     }

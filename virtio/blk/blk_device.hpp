@@ -24,7 +24,7 @@ struct Disk {
   Fd direct;                      // the same, opened with O_DIRECT; none: by the page cache alone
   std::uint32_t alignment = 512;  // that `direct` wants of offsets, lengths and addresses, bytes:
                                   // at most 4096
-  std::uint64_t size = 0;  // bytes; a rest smaller than a block is not shown
+  std::uint64_t size = 0;         // bytes; a rest smaller than a block is not shown
   bool read_only = false;
   std::string id;  // what the guest sees as serial number; 20 bytes, the rest is cut
 };
@@ -99,6 +99,7 @@ class BlkDevice final : public Device {
 
   void on_done(Request& request, std::int32_t result);
   void on_transferred(Request& request, std::int32_t result);
+  [[nodiscard]] bool can_go_on(const Request& request, std::int32_t result) const;
   void on_range(Request& request, std::int32_t result);
   void complete(Request& request);
   void sync(Request& request);

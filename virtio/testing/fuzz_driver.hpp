@@ -70,6 +70,8 @@ class FuzzBackend {
   }
 
   FakeIo io;
+  // Whether the device may read into memory of its own.
+  bool copies = false;
   // Of the device: fails on an operation that it must not ask for.
   std::function<void(const FakeIo::Request&)> check;
 
@@ -92,7 +94,7 @@ class FuzzBackend {
     }
     if (request.kind == Kind::kRead) {
       for (const iovec& piece : request.buffers) {
-        require(ram_.holds(piece), "what the host gives is put into RAM");
+        require(copies || ram_.holds(piece), "what the host gives is put into RAM");
       }
     }
     if (check) {
@@ -133,9 +135,11 @@ class FuzzBackend {
 // In front of one device, as its transport would be.
 class FuzzDriver {
  public:
-  // `choices`: those of the device's first 8 features that a driver may accept or not.
-  FuzzDriver(Device& device, const FuzzRam& ram, FuzzBackend& backend, std::uint8_t choices = 0)
-      : device_(device), ram_(ram), backend_(backend), choices_(choices) {}
+  // `choices`: those of the device's first 8 features that a driver may accept or not; `always`:
+  // features that it accepts.
+  FuzzDriver(Device& device, const FuzzRam& ram, FuzzBackend& backend, std::uint8_t choices = 0,
+             std::uint64_t always = 0)
+      : device_(device), ram_(ram), backend_(backend), choices_(choices), always_(always) {}
 
   // What any guest may do. A device's own actions come behind these.
   enum class Action : std::uint8_t {
@@ -195,7 +199,7 @@ class FuzzDriver {
   // Rings that are mostly in order, and small.
   void activate(FuzzInput& input) {
     std::vector<Queue> queues;
-    std::uint64_t features = (std::uint64_t{input.byte()} << 28) | kFeatureVersion1;
+    std::uint64_t features = (std::uint64_t{input.byte()} << 28) | kFeatureVersion1 | always_;
     if (choices_ != 0) {
       features |= input.byte() & choices_;
     }
@@ -351,6 +355,7 @@ class FuzzDriver {
   const FuzzRam& ram_;
   FuzzBackend& backend_;
   const std::uint8_t choices_;
+  const std::uint64_t always_;
   RecordingNotifier notifier_;
   std::vector<Rings> queues_;
   std::uint64_t features_ = 0;
