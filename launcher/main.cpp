@@ -169,8 +169,7 @@ CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
       ->type_name("SECONDS")
       ->capture_default_str();
   run->add_flag("--console", options.console, "Show the guest's serial console on standard error");
-  run->add_flag("--balloon", options.balloon,
-                "Let the guest give free memory back to this host");
+  run->add_flag("--balloon", options.balloon, "Let the guest give free memory back to this host");
   run->add_flag("--timing", options.timing, "Print when each phase was reached to standard error");
   run->add_option("command", options.process.command,
                   "What to run instead of the image's own command")
