@@ -137,9 +137,8 @@ Result<OpenDisk> open_disk(const DiskWords& disk) {
     opened.alignment = direct_alignment(opened.file.get());
     if (opened.alignment > kMaxDiskAlignment) {
       return fail(
-          "the disk \"{}\" is read and written past the page cache only in pieces of {} bytes, and "
-          "a "
-          "disk's blocks have at most {}; leave out :direct",
+          "the disk \"{}\" takes direct I/O only in pieces of {} bytes, more than the {} that a "
+          "disk's block may have; leave out :direct",
           disk.path, opened.alignment, kMaxDiskAlignment);
     }
   }

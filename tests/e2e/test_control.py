@@ -166,7 +166,9 @@ def test_a_machine_that_hangs_does_not_hang_its_launcher_nor_outlive_it(vmm, tmp
                 client.connect(str(path))
                 client.sendall(b"CONNECT 1024\n")
                 clients.append(client)
-            time.sleep(1)
+            # Those for whom there is no room are turned away, by a launcher that goes on.
+            clients[-1].settimeout(TIMEOUT)
+            assert clients[-1].recv(1) == b""
             process.send_signal(signal.SIGTERM if ends == "by SIGTERM" else signal.SIGKILL)
             process.communicate(timeout=TIMEOUT)
             for client in clients:

@@ -43,7 +43,7 @@ def test_a_disk_that_begins_like_an_image_format_is_what_it_is(vmm, disk, tmp_pa
 
 def test_a_machine_has_no_descriptor_that_it_does_not_need(vmm, disk):  # noqa: F811
     path = disk()
-    with open(os.devnull) as _, start_on(vmm, path, "echo -n up; exec sleep 1000", b"up") as process:
+    with start_on(vmm, path, "echo -n up; exec sleep 1000", b"up") as process:
         [pid] = [pid for pid in machines() if os.readlink(f"/proc/{pid}/exe").endswith("msb-machine")]
         found = [os.readlink(entry) for entry in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
         process.kill()
