@@ -116,7 +116,8 @@ static void run_round(struct agent* agent) {
   struct epoll_event events[EVENTS_PER_ROUND];
   bool resting = agent->listener.events == 0;
   int count = epoll_wait(agent->epoll, events, EVENTS_PER_ROUND, wait_ms(agent, resting));
-  for (int i = 0; i < count; i++) {
+  /* Who ends it leaves the rest to namespace_end(), which tells whether it was a reboot(2). */
+  for (int i = 0; i < count && !agent->ended; i++) {
     struct watch* watch = events[i].data.ptr;
     /* An earlier event of this round may have changed what this one is watched for, or closed it.
      */

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Processes in a pid namespace of their own, as in a machine. Only root can make one.
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <climits>
 #include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <string>
 
 #include "initramfs/test_agent.hpp"
@@ -14,16 +21,31 @@ using namespace msb::test;
 namespace {
 
 /// A program that calls reboot(2), after making sure that it cannot reach the machine that the test
-/// runs on.
-Start reboot(const std::string& command) {
+/// runs on, and after the Python statement `before`.
+Start reboot(const std::string& command, const std::string& before = "pass") {
   char outside[PATH_MAX] = {};
   REQUIRE(readlink("/proc/self/ns/pid", outside, sizeof outside - 1) > 0);
   return {.arguments = {"python3", "-c",
                         "import ctypes, os, sys\n"
-                        "if os.readlink('/proc/self/ns/pid') == sys.argv[1]: sys.exit(77)\n"
-                        "ctypes.CDLL(None).reboot(" +
+                        "if os.readlink('/proc/self/ns/pid') == sys.argv[1]: sys.exit(77)\n" +
+                            before +
+                            "\n"
+                            "ctypes.CDLL(None).reboot(" +
                             command + ")\n",
                         outside}};
+}
+
+/// The states of a process's children, as proc(5) has them.
+std::string child_states(pid_t parent) {
+  const std::string process = std::to_string(parent);
+  std::ifstream children("/proc/" + process + "/task/" + process + "/children");
+  std::string states;
+  for (std::string child; children >> child;) {
+    std::string stat;
+    std::getline(std::ifstream("/proc/" + child + "/stat"), stat);
+    states += stat.substr(stat.rfind(')') + 2, 1);
+  }
+  return states;
 }
 
 }  // namespace
@@ -92,6 +114,38 @@ TEST_CASE("namespace_that_was_rebooted_says_so_even_if_the_host_shuts_down_at_on
     agent.shut_down();
     CHECK(agent.wait() == MSB_BYE_RESTART);
   }
+}
+
+TEST_CASE("namespace_reboot_counts_if_the_agent_learns_of_the_shutdown_first_and_of_both_at_once") {
+  if (geteuid() != 0) return;
+  std::string directory = std::filesystem::temp_directory_path() / "msb-namespace-XXXXXX";
+  REQUIRE(mkdtemp(directory.data()) != nullptr);
+  const std::string gate = directory + "/gate";
+  REQUIRE(mkfifo(gate.c_str(), 0600) == 0);
+  Agent agent(Agent::Namespace::kOwn);
+  // An orphan does it: a child of the agent would keep the namespace from ending until it is
+  // reaped.
+  Connection connection =
+      agent.start(reboot("0x01234567", "if os.fork(): os._exit(0)\nopen('" + gate + "').read()"));
+  while (auto next = connection.receive()) {
+    if (next->type == MSB_EXITED) break;
+  }
+  const int open_gate = open(gate.c_str(), O_WRONLY | O_CLOEXEC);  // once the program waits there
+  REQUIRE(open_gate >= 0);
+  agent.list();  // so that it is done with the death of the child, and learns of nothing else
+  // Not by a signal, of which its signalfd would learn first.
+  REQUIRE(ptrace(PTRACE_SEIZE, agent.pid(), nullptr, nullptr) == 0);
+  REQUIRE(ptrace(PTRACE_INTERRUPT, agent.pid(), nullptr, nullptr) == 0);
+  REQUIRE(waitpid(agent.pid(), nullptr, 0) == agent.pid());
+  agent.shut_down();
+  close(open_gate);
+  for (int i = 0; i < kPatienceSeconds * 100 && child_states(agent.pid()) != "Z"; i++) {
+    usleep(10000);
+  }
+  REQUIRE(child_states(agent.pid()) == "Z");
+  REQUIRE(ptrace(PTRACE_DETACH, agent.pid(), nullptr, nullptr) == 0);
+  CHECK(agent.wait() == MSB_BYE_RESTART);
+  std::filesystem::remove_all(directory);
 }
 
 TEST_CASE("namespace_with_many_processes_ends_whole") {
