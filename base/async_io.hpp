@@ -56,8 +56,9 @@ class AsyncIo {
 
   virtual void read(int fd, std::span<const iovec> into, std::uint64_t offset, Operation& op) = 0;
   virtual void write(int fd, std::span<const iovec> from, std::uint64_t offset, Operation& op) = 0;
-  // fdatasync(2).
+  // fdatasync(2), and fsync(2).
   virtual void sync(int fd, Operation& op) = 0;
+  virtual void sync_all(int fd, Operation& op) = 0;
   // fallocate(2) with `mode`.
   virtual void allocate(int fd, int mode, std::uint64_t offset, std::uint64_t length,
                         Operation& op) = 0;

@@ -114,6 +114,13 @@ void Loop::sync(int fd, Operation& op) {
   submit(entry, op);
 }
 
+void Loop::sync_all(int fd, Operation& op) {
+  io_uring_sqe* entry = next_entry();
+  ::io_uring_prep_fsync(entry, fd, 0);
+  use_file(entry);
+  submit(entry, op);
+}
+
 void Loop::allocate(int fd, int mode, std::uint64_t offset, std::uint64_t length, Operation& op) {
   io_uring_sqe* entry = next_entry();
   ::io_uring_prep_fallocate(entry, fd, mode, static_cast<off_t>(offset),

@@ -33,6 +33,7 @@ class Loop final : public AsyncIo {
   void read(int fd, std::span<const iovec> into, std::uint64_t offset, Operation& op) override;
   void write(int fd, std::span<const iovec> from, std::uint64_t offset, Operation& op) override;
   void sync(int fd, Operation& op) override;
+  void sync_all(int fd, Operation& op) override;
   void allocate(int fd, int mode, std::uint64_t offset, std::uint64_t length,
                 Operation& op) override;
   void poll(int fd, std::uint32_t events, Operation& op) override;

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/json.hpp"
+#include "base/share_cache.hpp"
 
 namespace msb {
 
@@ -17,6 +18,11 @@ void SharedFile::serialize(Archive& archive) {
 }
 
 template <class Archive>
+void ShareConfig::serialize(Archive& archive) {
+  archive(CEREAL_NVP(path), CEREAL_NVP(root), CEREAL_NVP(read_only), CEREAL_NVP(cache));
+}
+
+template <class Archive>
 void DiskConfig::serialize(Archive& archive) {
   archive(CEREAL_NVP(file), CEREAL_NVP(direct), CEREAL_NVP(alignment), CEREAL_NVP(size),
           CEREAL_NVP(read_only));
@@ -27,7 +33,7 @@ void MachineConfig::serialize(Archive& archive) {
   archive(CEREAL_NVP(version), CEREAL_NVP(memory_mib), CEREAL_NVP(vcpus), CEREAL_NVP(kernel),
           CEREAL_NVP(initramfs), CEREAL_NVP(entropy), CEREAL_NVP(console), CEREAL_NVP(command_line),
           CEREAL_NVP(share_tag), CEREAL_NVP(balloon), CEREAL_NVP(report_times),
-          CEREAL_NVP(shared_files), CEREAL_NVP(disks), CEREAL_NVP(host_ports));
+          CEREAL_NVP(shared_files), CEREAL_NVP(shares), CEREAL_NVP(disks), CEREAL_NVP(host_ports));
 }
 
 std::string MachineConfig::to_json() const {
@@ -55,6 +61,15 @@ Result<MachineConfig> MachineConfig::from_json(std::string_view json) {
   if (config.disks.size() > kMaxDisks) {
     return fail("{} disks are more than the {} that a machine can have", config.disks.size(),
                 kMaxDisks);
+  }
+  if (config.shares.size() > kMaxShares) {
+    return fail("{} shares are more than the {} that a machine can have", config.shares.size(),
+                kMaxShares);
+  }
+  for (const ShareConfig& share : config.shares) {
+    if (share.cache > static_cast<std::uint32_t>(ShareCache::kAlways)) {
+      return fail("a share's cache mode is {}, which is none", share.cache);
+    }
   }
   for (const DiskConfig& disk : config.disks) {
     if (!std::has_single_bit(disk.alignment) || disk.alignment < kMinDiskAlignment ||

@@ -18,6 +18,7 @@ inline constexpr std::uint64_t kMinMemoryMib = 32;
 inline constexpr std::uint64_t kMaxMemoryMib = 1024 * 1024;
 inline constexpr std::uint32_t kMaxVcpus = 64;
 inline constexpr std::size_t kMaxDisks = 8;
+inline constexpr std::size_t kMaxShares = 64;
 inline constexpr std::uint32_t kMaxDiskAlignment = 4096;  // bytes, of direct I/O
 
 // Index into the descriptors that came with the configuration.
@@ -30,6 +31,17 @@ struct SharedFile {
   std::string path;                            // relative, components separated by '/'
   DescriptorIndex descriptor = kNoDescriptor;  // a regular file, read-only
   std::string text;                            // contents, when there is no descriptor
+
+  template <class Archive>
+  void serialize(Archive& archive);
+};
+
+// A directory or file of the host's in that synthetic root.
+struct ShareConfig {
+  std::string path;                      // relative, components separated by '/'
+  DescriptorIndex root = kNoDescriptor;  // O_PATH
+  bool read_only = false;
+  std::uint32_t cache = 0;  // a ShareCache
 
   template <class Archive>
   void serialize(Archive& archive);
@@ -58,6 +70,7 @@ struct MachineConfig {
   std::string command_line;                   // appended to the machine's own kernel command line
   std::string share_tag;                      // virtio-fs tag
   std::vector<SharedFile> shared_files;
+  std::vector<ShareConfig> shares;
   std::vector<DiskConfig> disks;
   bool balloon = false;                   // a memory balloon, with free page reporting
   bool report_times = false;              // send kRunning with the times of the start

@@ -47,6 +47,48 @@ static bool parse_layer(const char* value, unsigned line, struct boot_config* co
   return true;
 }
 
+static bool parse_root(const char* value, unsigned line, struct boot_config* config,
+                       struct failure* failure) {
+  if (config->root != NULL || !is_inside(value)) {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL,
+                "boot file, line %u: there is one root, whose path is relative and has no \"..\"",
+                line);
+  }
+  config->root = value;
+  return true;
+}
+
+/* "rw PATH TARGET" */
+static bool parse_share(char* value, unsigned line, struct boot_config* config,
+                        struct failure* failure) {
+  char* path = strchr(value, ' ');
+  char* target = path == NULL ? NULL : strchr(path + 1, ' ');
+  if (target == NULL) {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL,
+                "boot file, line %u: a share has a mode, a path and a target", line);
+  }
+  *path++ = '\0';
+  *target++ = '\0';
+  bool read_only = strcmp(value, "ro") == 0;
+  if (!read_only && strcmp(value, "rw") != 0) {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file, line %u: a share is \"rw\" or \"ro\"",
+                line);
+  }
+  if (!is_inside(path) || *target != '/') {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL,
+                "boot file, line %u: a share's path is relative and has no \"..\", and its target "
+                "is absolute",
+                line);
+  }
+  if (config->share_count == BOOT_SHARES_MAX) {
+    return fail(failure, MSB_STAGE_BOOT, E2BIG, "boot file, line %u: more than %u shares", line,
+                BOOT_SHARES_MAX);
+  }
+  config->shares[config->share_count++] =
+      (struct boot_share){.read_only = read_only, .path = path, .target = target};
+  return true;
+}
+
 static bool parse_volume(const char* value, unsigned line, struct boot_config* config,
                          struct failure* failure) {
   if (*value != '/') {
@@ -73,9 +115,11 @@ static bool parse_line(char* text, unsigned line, struct boot_config* config,
     return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file, line %u: no value", line);
   }
   *space = '\0';
-  const char* value = space + 1;
+  char* value = space + 1;
   if (strcmp(text, "hostname") == 0) return parse_hostname(value, line, config, failure);
   if (strcmp(text, "layer") == 0) return parse_layer(value, line, config, failure);
+  if (strcmp(text, "root") == 0) return parse_root(value, line, config, failure);
+  if (strcmp(text, "share") == 0) return parse_share(value, line, config, failure);
   if (strcmp(text, "volume") == 0) return parse_volume(value, line, config, failure);
   return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file, line %u: unknown key \"%.32s\"", line,
               text);
@@ -85,6 +129,8 @@ bool boot_config_parse(char* text, size_t length, struct boot_config* config,
                        struct failure* failure) {
   config->hostname = NULL;
   config->layer_count = 0;
+  config->root = NULL;
+  config->share_count = 0;
   config->volume_count = 0;
   if (length > MSB_BOOT_MAX) {
     return fail(failure, MSB_STAGE_BOOT, E2BIG, "boot file: larger than %u bytes", MSB_BOOT_MAX);
@@ -102,8 +148,10 @@ bool boot_config_parse(char* text, size_t length, struct boot_config* config,
     if (!parse_line(next, ++line, config, failure)) return false;
     next = last ? end : end + 1;
   }
-  if (config->layer_count == 0) {
-    return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file: names no layer");
+  if ((config->layer_count == 0) == (config->root == NULL)) {
+    return fail(
+        failure, MSB_STAGE_BOOT, EINVAL,
+        config->root == NULL ? "boot file: names no layer" : "boot file: names a root and layers");
   }
   return true;
 }

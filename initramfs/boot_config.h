@@ -11,11 +11,22 @@
 /* What overlayfs stacks at most (OVL_MAX_STACK in fs/overlayfs/params.h). */
 #define BOOT_LAYERS_MAX 500u
 #define BOOT_VOLUMES_MAX 128u
+#define BOOT_SHARES_MAX 64u
+
+struct boot_share {
+  bool read_only;
+  const char* path;   /* relative to the virtio-fs root */
+  const char* target; /* an absolute path in the sandbox */
+  int mount;          /* detached; from shares_open() to shares_mount() */
+};
 
 struct boot_config {
   const char* hostname; /* NULL when the host names none */
   size_t layer_count;
   const char* layers[BOOT_LAYERS_MAX]; /* lowest first, relative to the virtio-fs root */
+  const char* root; /* instead of layers, or NULL; relative to the virtio-fs root */
+  size_t share_count;
+  struct boot_share shares[BOOT_SHARES_MAX];
   size_t volume_count;
   const char* volumes[BOOT_VOLUMES_MAX]; /* absolute paths in the sandbox */
 };

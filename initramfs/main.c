@@ -10,6 +10,7 @@
 #include "initramfs/namespace.h"
 #include "initramfs/oom.h"
 #include "initramfs/root.h"
+#include "initramfs/shares.h"
 #include "initramfs/system.h"
 #include "initramfs/vsock.h"
 
@@ -23,7 +24,7 @@ static struct boot_config config;
 static bool boot(struct namespace_init* init, struct failure* failure) {
   if (!root_open_host(&config, failure) || !root_enter(&config, failure) ||
       !root_make_volumes(&config, failure) || !namespace_start(init, failure) ||
-      !mount_system(failure)) {
+      !mount_system(failure) || !shares_mount(&config, failure)) {
     return false;
   }
   system_start_loopback();

@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "protocol/msb_boot.h"
 #include "protocol/msb_exec.h"
 
 struct system_mount {
@@ -41,6 +43,27 @@ static const char* const device_links[][2] = {
 bool make_directory(const char* path, struct failure* failure) {
   if (mkdir(path, 0755) == 0 || errno == EEXIST) return true;
   return fail(failure, MSB_STAGE_BOOT, errno, "cannot make the directory %s", path);
+}
+
+bool make_directories(const char* path) {
+  char part[MSB_BOOT_MAX + 1];
+  size_t length = strlen(path);
+  memcpy(part, path, length + 1);
+  for (size_t i = 1; i <= length; i++) {
+    if (part[i] != '/' && part[i] != '\0') continue;
+    char end = part[i];
+    part[i] = '\0';
+    struct stat attributes;
+    if (mkdir(part, 0755) != 0) {
+      if (errno != EEXIST || stat(part, &attributes) != 0) return false;
+      if (!S_ISDIR(attributes.st_mode)) {
+        errno = ENOTDIR;
+        return false;
+      }
+    }
+    part[i] = end;
+  }
+  return true;
 }
 
 bool mount_at(const char* target, const char* type, unsigned long flags, const char* data,

@@ -7,6 +7,10 @@
 
 #include "initramfs/failure.h"
 
+/* Makes an absolute path of directories, mode 0755, as far as they are missing; symbolic links are
+ * followed. The path is one of the boot file. Sets errno when it fails. */
+bool make_directories(const char* path);
+
 /* mkdir(2), where an existing directory is a success. Fails with MSB_STAGE_BOOT. */
 bool make_directory(const char* path, struct failure* failure);
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "initramfs/mounts.h"
+#include "initramfs/shares.h"
 #include "protocol/msb_boot.h"
 #include "protocol/msb_exec.h"
 
@@ -27,6 +28,7 @@
 #define UPPER STAGE "/upper"
 #define WORK STAGE "/work"
 #define LAYER_PATH_MAX 32u
+#define LOWER_PATH_MAX (sizeof HOST + MSB_BOOT_MAX)
 
 static char boot_text[MSB_BOOT_MAX + 2];
 
@@ -62,8 +64,7 @@ static bool read_boot_file(size_t* length, struct failure* failure) {
 
 bool root_open_host(struct boot_config* config, struct failure* failure) {
   if (!mount_stage(failure) || !make_directory(HOST, failure)) return false;
-  if (mount(MSB_BOOT_TAG, HOST, "virtiofs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) !=
-      0) {
+  if (mount(MSB_BOOT_TAG, HOST, "virtiofs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) != 0) {
     return fail(failure, MSB_STAGE_BOOT, errno, "cannot mount the virtio-fs device \"%s\"",
                 MSB_BOOT_TAG);
   }
@@ -73,6 +74,19 @@ bool root_open_host(struct boot_config* config, struct failure* failure) {
 
 static void layer_path(char path[LAYER_PATH_MAX], size_t index) {
   snprintf(path, LAYER_PATH_MAX, STAGE "/%zu", index);
+}
+
+/* What the stack is made of: mounted layers, or one directory of the host's. */
+static size_t lower_count(const struct boot_config* config) {
+  return config->root != NULL ? 1 : config->layer_count;
+}
+
+static void lower_path(char path[LOWER_PATH_MAX], const struct boot_config* config, size_t index) {
+  if (config->root != NULL) {
+    snprintf(path, LOWER_PATH_MAX, HOST "/%s", config->root);
+  } else {
+    layer_path(path, index);
+  }
 }
 
 /* A file as the source makes EROFS read that file itself (erofs_fc_get_tree() in fs/erofs/super.c):
@@ -103,8 +117,8 @@ static bool copy_attributes(const char* from, const char* to) {
 /* The root directory of the stack is that of the writable layer, and has to look like the image's.
  */
 static bool make_upper(const struct boot_config* config, struct failure* failure) {
-  char top[LAYER_PATH_MAX];
-  layer_path(top, config->layer_count - 1);
+  static char top[LOWER_PATH_MAX];
+  lower_path(top, config, lower_count(config) - 1);
   struct stat attributes;
   if (stat(top, &attributes) != 0 || mkdir(UPPER, 0755) != 0 || mkdir(WORK, 0755) != 0 ||
       chown(UPPER, attributes.st_uid, attributes.st_gid) != 0 ||
@@ -136,9 +150,9 @@ static bool configure_overlay(int context, const struct boot_config* config,
                               struct failure* failure) {
   if (!set(context, "source", "overlay", failure)) return false;
   /* overlayfs takes the topmost first. */
-  for (size_t i = config->layer_count; i > 0; i--) {
-    char path[LAYER_PATH_MAX];
-    layer_path(path, i - 1);
+  for (size_t i = lower_count(config); i > 0; i--) {
+    static char path[LOWER_PATH_MAX];
+    lower_path(path, config, i - 1);
     if (!set(context, "lowerdir+", path, failure)) return false;
   }
   return set(context, "upperdir", UPPER, failure) && set(context, "workdir", WORK, failure);
@@ -165,11 +179,11 @@ static int make_overlay(const struct boot_config* config, struct failure* failur
   return root;
 }
 
-bool root_enter(const struct boot_config* config, struct failure* failure) {
+bool root_enter(struct boot_config* config, struct failure* failure) {
   for (size_t i = 0; i < config->layer_count; i++) {
     if (!mount_layer(config->layers[i], i, failure)) return false;
   }
-  if (!make_upper(config, failure)) return false;
+  if (!make_upper(config, failure) || !shares_open(config, HOST, failure)) return false;
   int root = make_overlay(config, failure);
   if (root < 0) return false;
   /*
@@ -185,27 +199,12 @@ bool root_enter(const struct boot_config* config, struct failure* failure) {
   return entered;
 }
 
-static bool make_volume(const char* volume, struct failure* failure) {
-  char path[MSB_BOOT_MAX + 1];
-  size_t length = strlen(volume);
-  memcpy(path, volume, length + 1);
-  for (size_t i = 1; i <= length; i++) {
-    if (path[i] != '/' && path[i] != '\0') continue;
-    char end = path[i];
-    path[i] = '\0';
-    struct stat attributes;
-    if (mkdir(path, 0755) != 0 &&
-        (errno != EEXIST || stat(path, &attributes) != 0 || !S_ISDIR(attributes.st_mode))) {
-      return fail(failure, MSB_STAGE_BOOT, errno, "cannot make the image's volume %.200s", volume);
-    }
-    path[i] = end;
-  }
-  return true;
-}
-
 bool root_make_volumes(const struct boot_config* config, struct failure* failure) {
   for (size_t i = 0; i < config->volume_count; i++) {
-    if (!make_volume(config->volumes[i], failure)) return false;
+    if (!make_directories(config->volumes[i])) {
+      return fail(failure, MSB_STAGE_BOOT, errno, "cannot make the image's volume %.200s",
+                  config->volumes[i]);
+    }
   }
   return true;
 }

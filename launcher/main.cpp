@@ -121,12 +121,22 @@ void add_process_options(CLI::App& command, std::vector<std::string>& environmen
 }
 
 CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
-  CLI::App* run = app.add_subcommand("run", "Run a command from an OCI image in a fresh microVM.");
+  CLI::App* run = app.add_subcommand(
+      "run", "Run a command in a fresh microVM, from an OCI image or a directory.");
   run->add_option("--image", options.image,
                   "OCI image layout, with a tag unless it holds one image; else a reference, "
                   "pulled when it is not here")
-      ->required()
       ->type_name("LAYOUT[:TAG]|REFERENCE");
+  run->add_option(
+         "--rootfs", options.rootfs,
+         "Instead of an image: a directory as the root; what is written there stays in the "
+         "sandbox")
+      ->type_name("DIR");
+  run->add_option("--share", options.shares,
+                  "Show a directory or file of this host's in the sandbox (docs/shares.md)")
+      ->type_name("HOST:GUEST[:ro][:cache=never|auto|always]")
+      ->expected(1)
+      ->take_all();
   run->add_option("--cpus", options.cpus, "Virtual CPUs")
       ->type_name("N")
       ->check(check_number)

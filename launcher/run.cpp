@@ -23,6 +23,7 @@
 #include "launcher/open_image.hpp"
 #include "launcher/paths.hpp"
 #include "launcher/session.hpp"
+#include "launcher/share.hpp"
 #include "launcher/signals.hpp"
 #include "launcher/terminal.hpp"
 #include "launcher/words.hpp"
@@ -62,6 +63,24 @@ struct Configuration {
   }
 };
 
+Result<void> add_shares(const RunOptions& options, Configuration& result, std::string& boot) {
+  const auto shares = parse_shares(options.shares);
+  if (!shares) {
+    return std::unexpected(shares.error());
+  }
+  for (const ShareWords& share : *shares) {
+    auto root = open_share(share.host);
+    if (!root) {
+      return std::unexpected(root.error());
+    }
+    const std::string path = fmt::format("shares/{}", result.config.shares.size());
+    boot += fmt::format("share {} {} {}\n", share.read_only ? "ro" : "rw", path, share.guest);
+    result.config.shares.push_back({path, result.add(std::move(*root)), share.read_only,
+                                    static_cast<std::uint32_t>(share.cache)});
+  }
+  return {};
+}
+
 Result<Configuration> configure(const RunOptions& options, const oci::ImageConfig& image,
                                 std::vector<Fd> layers) {
   auto kernel = open_part("kernel", options.kernel, default_kernel);
@@ -94,13 +113,25 @@ Result<Configuration> configure(const RunOptions& options, const oci::ImageConfi
     boot += fmt::format("layer {}\n", path);
     config.shared_files.push_back({path, result.add(std::move(layers[i])), ""});
   }
+  if (!options.rootfs.empty()) {
+    auto root = open_share(options.rootfs);
+    if (!root) {
+      return std::unexpected(root.error());
+    }
+    boot += "root root\n";
+    config.shares.push_back({"root", result.add(std::move(*root)), true,
+                             static_cast<std::uint32_t>(ShareCache::kAlways)});
+  }
+  if (auto added = add_shares(options, result, boot); !added) {
+    return std::unexpected(added.error());
+  }
   const auto volumes = volume_lines(image);
   if (!volumes) {
     return std::unexpected(volumes.error());
   }
   boot += *volumes;
   if (boot.size() > MSB_BOOT_MAX) {
-    return fail("the image's layers and volumes do not fit into the boot file of {} bytes",
+    return fail("the layers, volumes and shares do not fit into the boot file of {} bytes",
                 MSB_BOOT_MAX);
   }
   config.shared_files.push_back({MSB_BOOT_FILE, kNoDescriptor, std::move(boot)});
@@ -170,6 +201,13 @@ Result<void> check_size(const RunOptions& options) {
   if (options.cpus < 1 || options.cpus > kMaxVcpus) {
     return fail("--cpus {} is outside 1 to {}", options.cpus, kMaxVcpus);
   }
+  if (options.shares.size() >= kMaxShares) {
+    return fail("{} shares are more than the {} that a sandbox can have", options.shares.size(),
+                kMaxShares - 1);
+  }
+  if (options.image.empty() == options.rootfs.empty()) {
+    return fail("what is to run is named either by --image or by --rootfs");
+  }
   if (options.disks.size() > kMaxDisks) {
     return fail("{} disks are more than the {} that a sandbox can have", options.disks.size(),
                 kMaxDisks);
@@ -216,7 +254,7 @@ Outcome run(const RunOptions& options) {
     return failed(machine.error());
   }
   timeline.mark("msb-machine spawned");
-  auto image = open_image(options.image);
+  auto image = options.rootfs.empty() ? open_image(options.image) : Result<OpenImage>(OpenImage{});
   if (!image) {
     return failed(image.error());
   }

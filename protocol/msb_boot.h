@@ -8,9 +8,14 @@
  *
  *   hostname NAME   at most once
  *   layer PATH      an EROFS image, relative to the virtio-fs root; one line per layer, lowest
- * first, at least one
+ * first, at least one unless there is a root
+ *   root PATH       instead of layers: a directory, relative to the virtio-fs root, that is the
+ * sandbox's root below its writable layer
  *   volume PATH     a directory of the sandbox that the image wants to be there, absolute; made
  * when it is missing
+ *   share MODE PATH TARGET   a directory or file, relative to the virtio-fs root, and where in the
+ * sandbox it is to be seen, absolute; made when it is missing. MODE is "rw" or "ro"; PATH has no
+ * spaces
  *
  * The init refuses keys that it does not know.
  */

@@ -238,7 +238,7 @@ struct FsFixture {
   DriverQueue requests{ram, GuestRam::kStart + kPage, 8};
   RecordingNotifier notifier;
   FakeIo io;
-  FsDevice device{"share", make_tree(), io};
+  FsDevice device{"share", make_server(), io};
   ChangingPages pages{ram, {{GuestRam::kStart, 3}}};
 
   FsFixture() {
@@ -250,13 +250,13 @@ struct FsFixture {
   FsFixture(const FsFixture&) = delete;
   FsFixture& operator=(const FsFixture&) = delete;
 
-  [[nodiscard]] SharedTree make_tree() const {
+  [[nodiscard]] FuseServer make_server() const {
     Fd file(::memfd_create("shared", MFD_CLOEXEC));
     REQUIRE(::write(file.get(), content.data(), content.size()) ==
             static_cast<ssize_t>(content.size()));
     SharedTree tree;
     REQUIRE(tree.add_file("file", std::move(file)));
-    return tree;
+    return {std::move(tree), OwnerRule(0, 0), ShareLimits{}};
   }
   // Gives the answer's payload; there is room for one of `room` bytes.
   std::vector<std::byte> serve(std::uint32_t operation, std::uint64_t node,

@@ -18,6 +18,7 @@
 
 #include "base/fd.hpp"
 #include "virtio/fs/fs_device.hpp"
+#include "virtio/fs/fuse_server.hpp"
 #include "virtio/fs/shared_tree.hpp"
 #include "virtio/testing/fuzz_driver.hpp"
 
@@ -46,7 +47,7 @@ const std::vector<std::byte>& file_bytes() {
 class World {
  public:
   explicit World(FuzzInput& input)
-      : device_("shared", make_tree(), backend_.io), driver_(device_, ram_, backend_) {
+      : device_("shared", make_server(), backend_.io), driver_(device_, ram_, backend_) {
     backend_.check = [this](const FakeIo::Request& request) {
       std::uint64_t length = 0;
       for (const iovec& piece : request.buffers) {
@@ -76,7 +77,7 @@ class World {
   }
 
  private:
-  SharedTree make_tree() {
+  FuseServer make_server() {
     static const Fd file = [] {
       Fd made(::memfd_create("file", MFD_CLOEXEC));
       require(
@@ -91,7 +92,7 @@ class World {
                 tree.add_text("folder/settings", std::string(300, 's')).has_value() &&
                 tree.add_text("folder/empty", "").has_value(),
             "a tree is made");
-    return tree;
+    return {std::move(tree), OwnerRule(0, 0), ShareLimits{}};
   }
 
   // A request that is nearly one: queue, operation, node, what its length is off by, its argument

@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -31,6 +33,22 @@ constexpr std::string_view kCommandLine = "reboot=t panic=-1 tsc=reliable no_tim
 constexpr std::string_view kSilent = "quiet 8250.nr_uarts=0";
 constexpr std::string_view kSerialConsole = "console=ttyS0 8250.nr_uarts=1";
 
+// What a guest may make this process keep for it of shared directories. A kernel spends more than a
+// kilobyte on each inode that it knows, so none runs into the first of these by itself.
+virtio::ShareLimits share_limits(std::uint64_t memory_bytes) {
+  constexpr std::uint64_t kBytesPerNode = 1024;
+  constexpr std::uint64_t kLeastNodes = 65536;
+  virtio::ShareLimits limits;
+  limits.nodes = std::max(memory_bytes / kBytesPerNode, kLeastNodes);
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    const std::size_t part = static_cast<std::size_t>(files.rlim_cur) / 4;
+    limits.node_descriptors = std::min(limits.node_descriptors, part);
+    limits.handles = std::min(limits.handles, part);
+  }
+  return limits;
+}
+
 // Takes descriptor `index`, each at most once.
 Result<Fd> take(std::vector<Fd>& descriptors, DescriptorIndex index, std::string_view what) {
   if (index >= descriptors.size() || !descriptors[index]) {
@@ -45,9 +63,16 @@ Result<Fd> take(std::vector<Fd>& descriptors, DescriptorIndex index, std::string
 Result<std::unique_ptr<Machine>> Machine::create(Vm vm, const MachineConfig& config,
                                                  std::vector<Fd> descriptors, Loop& loop,
                                                  Owner owner) {
-  std::unique_ptr<Machine> machine(new Machine(std::move(vm), loop, std::move(owner)));
+  auto file_loop = Loop::create();
+  if (!file_loop) {
+    return std::unexpected(file_loop.error());
+  }
+  std::unique_ptr<Machine> machine(
+      new Machine(std::move(vm), loop, std::move(*file_loop), std::move(owner)));
   if (auto built = machine->build(config, std::move(descriptors)); !built) {
-    loop.drain();  // what was built already waits for kicks
+    // What was built already waits for kicks.
+    loop.drain();
+    machine->file_loop_->drain();
     return std::unexpected(built.error());
   }
   return machine;
@@ -100,8 +125,8 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
     if (!source) {
       return std::unexpected(source.error());
     }
-    if (auto done =
-            add_device("rng", std::make_unique<virtio::RngDevice>(std::move(*source), loop_));
+    if (auto done = add_device(
+            "rng", std::make_unique<virtio::RngDevice>(std::move(*source), loop_), loop_);
         !done) {
       return done;
     }
@@ -109,7 +134,7 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
   if (config.balloon) {
     auto balloon = std::make_unique<virtio::BalloonDevice>(*memory_);
     balloon_ = balloon.get();
-    if (auto done = add_device("balloon", std::move(balloon)); !done) {
+    if (auto done = add_device("balloon", std::move(balloon), loop_); !done) {
       return done;
     }
   }
@@ -137,10 +162,11 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
   return add_vcpus(config.vcpus, kernel->entry);
 }
 
-Result<void> Machine::add_device(std::string name, std::unique_ptr<virtio::Device> device) {
+Result<void> Machine::add_device(std::string name, std::unique_ptr<virtio::Device> device,
+                                 Loop& loop) {
   const auto index = static_cast<std::uint32_t>(bus_.slots().size());
   auto slot = VirtioSlot::create(index, std::move(name), std::move(device), vm_, *memory_,
-                                 registers_->page(index), loop_);
+                                 registers_->page(index), loop);
   if (!slot) {
     return std::unexpected(slot.error());
   }
@@ -165,8 +191,22 @@ Result<void> Machine::add_share(const MachineConfig& config, std::vector<Fd>& de
       return added;
     }
   }
-  return add_device("fs",
-                    std::make_unique<virtio::FsDevice>(config.share_tag, std::move(tree), loop_));
+  virtio::FuseServer server(std::move(tree), virtio::OwnerRule(::geteuid(), ::getegid()),
+                            share_limits(config.memory_mib * kMib));
+  for (const ShareConfig& share : config.shares) {
+    auto root = take(descriptors, share.root, share.path);
+    if (!root) {
+      return std::unexpected(root.error());
+    }
+    if (auto added = server.add_share(share.path, std::move(*root), share.read_only,
+                                      static_cast<ShareCache>(share.cache));
+        !added) {
+      return added;
+    }
+  }
+  return add_device(
+      "fs", std::make_unique<virtio::FsDevice>(config.share_tag, std::move(server), *file_loop_),
+      *file_loop_);
 }
 
 Result<void> Machine::add_vsock(const MachineConfig& config) {
@@ -174,7 +214,7 @@ Result<void> Machine::add_vsock(const MachineConfig& config) {
   auto device = std::make_unique<virtio::VsockDevice>(
       kGuestCid, loop_, [this](std::uint32_t port) { return accept(port); });
   vsock_ = device.get();
-  return add_device("vsock", std::move(device));
+  return add_device("vsock", std::move(device), loop_);
 }
 
 Result<void> Machine::add_disks(const MachineConfig& config, std::vector<Fd>& descriptors) {
@@ -199,7 +239,7 @@ Result<void> Machine::add_disks(const MachineConfig& config, std::vector<Fd>& de
     disk.id = name;
     auto device = std::make_unique<virtio::BlkDevice>(std::move(disk), loop_);
     disks_.push_back(device.get());
-    if (auto added = add_device(name, std::move(device)); !added) {
+    if (auto added = add_device(name, std::move(device), loop_); !added) {
       return added;
     }
   }
@@ -244,6 +284,16 @@ Result<void> Machine::add_vcpus(std::uint32_t count, std::uint64_t entry) {
 }
 
 void Machine::start() {
+  file_thread_ = std::jthread([this] {
+    // It ends with the process: nobody stops that loop.
+    if (auto ran = file_loop_->run(); !ran) {
+      loop_.post([this, error = std::move(ran.error())] {
+        if (!std::exchange(stopped_, true)) {
+          owner_.stopped({StopReason::kInternalError, error.message});
+        }
+      });
+    }
+  });
   for (const Vcpu& vcpu : vcpus_) {
     threads_.emplace_back([this, &vcpu] { run(vcpu); });
   }
@@ -311,11 +361,13 @@ void Machine::wait_at_gate(const Vcpu& vcpu) {
 void Machine::on_vcpus_stopped() {
   devices_moving_ = bus_.slots().size();
   for (const auto& slot : bus_.slots()) {
-    slot->transport().pause([this] {
-      if (--devices_moving_ == 0) {
-        paused_ = true;
-        std::exchange(pause_done_, nullptr)();
-      }
+    slot->pause([this] {
+      loop_.post([this] {
+        if (--devices_moving_ == 0) {
+          paused_ = true;
+          std::exchange(pause_done_, nullptr)();
+        }
+      });
     });
   }
 }
@@ -325,7 +377,7 @@ void Machine::resume() {
     return;
   }
   for (const auto& slot : bus_.slots()) {
-    slot->transport().resume();
+    slot->resume();
   }
   const std::scoped_lock lock(gate_mutex_);
   gate_closed_.store(false, std::memory_order_release);

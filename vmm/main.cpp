@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -240,6 +241,8 @@ int main() {
     [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
     return EXIT_FAILURE;
   }
+  // What guests make in shared directories gets the mode that they say.
+  ::umask(0);
   // A control socket that breaks is found by its error, not by a signal.
   ::signal(SIGPIPE, SIG_IGN);
   // It ends with its launcher, however that ends and whatever this process is busy with.

@@ -52,7 +52,7 @@ struct Fixture {
   DriverQueue requests{ram, GuestRam::kStart + kPage, 32};
   RecordingNotifier notifier;
   FakeIo io;
-  FsDevice device{"share", make_tree(), io};
+  FsDevice device{"share", make_server(), io};
 
   static constexpr GuestAddress kIn = GuestRam::kStart + 8 * kPage;
   static constexpr GuestAddress kOut = GuestRam::kStart + 16 * kPage;
@@ -62,7 +62,7 @@ struct Fixture {
   Fixture(const Fixture&) = delete;
   Fixture& operator=(const Fixture&) = delete;
 
-  static SharedTree make_tree() {
+  static FuseServer make_server() {
     SharedTree tree;
     Fd file(::memfd_create("shared", MFD_CLOEXEC));
     std::vector<std::byte> bytes(kFileSize);
@@ -72,7 +72,7 @@ struct Fixture {
     REQUIRE(::write(file.get(), bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()));
     REQUIRE(tree.add_text("text", "hello world"));
     REQUIRE(tree.add_file("file", std::move(file)));
-    return tree;
+    return {std::move(tree), OwnerRule(0, 0), ShareLimits{}};
   }
   void activate() {
     device.activate({priority.device_side(), requests.device_side()}, kFeatureVersion1, notifier);
@@ -146,7 +146,7 @@ TEST_CASE_FIXTURE(Fixture, "the configuration has the tag and one request queue"
   std::memcpy(&config, device.config().data(), sizeof config);
   CHECK(std::string(config.tag) == "share");
   CHECK(config.request_queues == 1);
-  const FsDevice longer(std::string(50, 'x'), SharedTree(), io);
+  const FsDevice longer(std::string(50, 'x'), {SharedTree(), OwnerRule(0, 0), ShareLimits{}}, io);
   std::memcpy(&config, longer.config().data(), sizeof config);
   CHECK(std::string(config.tag, sizeof config.tag) == std::string(36, 'x'));
   CHECK(config.request_queues == 1);

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
@@ -50,6 +51,13 @@ struct Fixture {
     file = tree.lookup(*tree.find(dir), "file");
   }
 
+  // From the first request on the tree is the server's.
+  FuseServer& server() {
+    if (!server_) {
+      server_.emplace(std::move(tree), OwnerRule(0, 0), ShareLimits{});
+    }
+    return *server_;
+  }
   FuseAnswer ask(std::uint32_t opcode, std::uint64_t node, std::span<const std::byte> body = {},
                  std::size_t room = kRoom) {
     fuse_in_header header{};
@@ -60,7 +68,7 @@ struct Fixture {
     std::vector<std::byte> request(sizeof header);
     std::memcpy(request.data(), &header, sizeof header);
     request.insert(request.end(), body.begin(), body.end());
-    return serve_fuse(tree, request, request.size(), room);
+    return server().serve(request, request.size(), room);
   }
   template <typename T>
   FuseAnswer ask_with(std::uint32_t opcode, std::uint64_t node, const T& body,
@@ -84,6 +92,9 @@ struct Fixture {
     in.size = size;
     return ask_with(FUSE_READDIR, node, in, room);
   }
+
+ private:
+  std::optional<FuseServer> server_;
 };
 
 int error_of(const FuseAnswer& answer) {
@@ -140,7 +151,7 @@ TEST_CASE_FIXTURE(Fixture,
   in.flags = 0xffff'ffff;
   auto out = payload_of<fuse_init_out>(ask_with(FUSE_INIT, 0, in));
   CHECK(out.major == FUSE_KERNEL_VERSION);
-  CHECK(out.minor == 38);
+  CHECK(out.minor == 39);
   CHECK(out.max_readahead == 0x12345);
   CHECK(out.max_pages == kFuseMaxPages);
   CHECK((out.flags & FUSE_WRITEBACK_CACHE) == 0);
@@ -157,11 +168,11 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(payload_of<fuse_init_out>(ask_with(FUSE_INIT, 0, in)).major == FUSE_KERNEL_VERSION);
 }
 
-TEST_CASE_FIXTURE(Fixture, "LOOKUP finds what is there and says for good what is not") {
+TEST_CASE_FIXTURE(Fixture, "LOOKUP finds what is there, for good") {
   const auto root = SharedTree::kRoot;
   const auto found = payload_of<fuse_entry_out>(ask_name(root, {"text\0", 5}));
   CHECK(found.nodeid == text);
-  CHECK(found.attr.ino == text);
+  CHECK(found.attr.ino % (std::uint64_t{1} << 48) == text);
   CHECK(found.attr.size == 11);
   CHECK(found.attr.mode == (S_IFREG | 0444));
   CHECK(found.attr_valid > 0);
@@ -174,7 +185,7 @@ TEST_CASE_FIXTURE(Fixture, "LOOKUP finds what is there and says for good what is
         std::string_view("tex\0t\0", 6), std::string_view("\xff\xfe\0", 3)}) {
     const auto none = payload_of<fuse_entry_out>(ask_name(root, name));
     CHECK(none.nodeid == 0);
-    CHECK(none.entry_valid > 0);
+    CHECK(none.entry_valid == 0);  // a share may be added
   }
   CHECK(payload_of<fuse_entry_out>(ask_name(root, {"text\0rubbish", 12})).nodeid == text);
   CHECK(error_of(ask_name(text, {"x\0", 2})) == -ENOTDIR);
@@ -192,7 +203,7 @@ TEST_CASE_FIXTURE(Fixture, "GETATTR describes files and directories") {
   const auto out = payload_of<fuse_attr_out>(ask_with(FUSE_GETATTR, file, fuse_getattr_in{}));
   CHECK(out.attr.size == kFileSize);
   CHECK(out.attr.blocks == 20);
-  CHECK(out.attr.ino == file);
+  CHECK(out.attr.ino % (std::uint64_t{1} << 48) == file);
   CHECK(payload_of<fuse_attr_out>(ask(FUSE_GETATTR, SharedTree::kRoot)).attr.mode ==
         (S_IFDIR | 0555));
 }
@@ -235,13 +246,13 @@ TEST_CASE_FIXTURE(Fixture, "READ is cut at the end of the file and at the room f
     }
     const auto* fetch = std::get_if<FuseRead>(&answer);
     REQUIRE(fetch != nullptr);
-    CHECK(fetch->file == tree.find(file));
+    CHECK(fetch->file >= 0);
     CHECK(fetch->offset == row.offset);
     CHECK(fetch->size == row.expected);
   }
   CHECK(error_of(read(empty, 0, 100)) == 0);
   CHECK(error_of(read(dir, 0, 100)) == -EISDIR);
-  CHECK(std::get<FuseRead>(read(text, 6, 100)).size == 5);
+  CHECK(std::get<FuseReply>(read(text, 6, 100)).payload.size() == 5);
 }
 
 TEST_CASE_FIXTURE(
@@ -317,7 +328,7 @@ TEST_CASE_FIXTURE(Fixture, "what changes something is refused as on a read-only 
   for (const std::uint32_t opcode :
        {FUSE_SETATTR, FUSE_MKNOD, FUSE_MKDIR, FUSE_UNLINK, FUSE_RMDIR, FUSE_RENAME, FUSE_RENAME2,
         FUSE_LINK, FUSE_SYMLINK, FUSE_WRITE, FUSE_CREATE, FUSE_TMPFILE, FUSE_SETXATTR,
-        FUSE_REMOVEXATTR, FUSE_FALLOCATE}) {
+        FUSE_FALLOCATE, FUSE_COPY_FILE_RANGE}) {
     CAPTURE(opcode);
     CHECK(error_of(ask(opcode, text, body)) == -EROFS);
     CHECK(error_of(ask(opcode, text)) == -EROFS);
@@ -337,36 +348,21 @@ TEST_CASE_FIXTURE(Fixture,
     CHECK(silent(ask(FUSE_BATCH_FORGET, node, body)));
     CHECK(silent(ask(FUSE_INTERRUPT, node, body)));
   }
-  CHECK(tree.find(text) != nullptr);
+  CHECK(error_of(ask(FUSE_GETATTR, text)) == 0);
   CHECK(error_of(ask(FUSE_DESTROY, 0)) == 0);
 }
 
 TEST_CASE_FIXTURE(Fixture,
                   "operations that the tree does not have say so, and unknown nodes come first") {
   const std::array<std::byte, 64> body{};
-  for (const std::uint32_t opcode : {0U,
-                                     7U,
-                                     19U,
-                                     51U + 1,
-                                     100U,
-                                     4096U,
-                                     0x7fff'ffffU,
-                                     0xffff'ffffU,
-                                     std::uint32_t{CUSE_INIT_BSWAP_RESERVED},
-                                     std::uint32_t{FUSE_INIT_BSWAP_RESERVED},
-                                     std::uint32_t{FUSE_OPEN},
-                                     std::uint32_t{FUSE_OPENDIR},
-                                     std::uint32_t{FUSE_RELEASE},
-                                     std::uint32_t{FUSE_FLUSH},
-                                     std::uint32_t{FUSE_ACCESS},
-                                     std::uint32_t{FUSE_IOCTL},
-                                     std::uint32_t{FUSE_POLL},
-                                     std::uint32_t{FUSE_SETUPMAPPING},
-                                     std::uint32_t{FUSE_GETXATTR},
-                                     std::uint32_t{FUSE_READDIRPLUS}}) {
+  for (const std::uint32_t opcode :
+       {0U, 7U, 19U, 53U, 100U, 4096U, 0x7fff'ffffU, 0xffff'ffffU,
+        std::uint32_t{CUSE_INIT_BSWAP_RESERVED}, std::uint32_t{FUSE_INIT_BSWAP_RESERVED},
+        std::uint32_t{FUSE_ACCESS}, std::uint32_t{FUSE_IOCTL}, std::uint32_t{FUSE_POLL},
+        std::uint32_t{FUSE_SETUPMAPPING}}) {
     CAPTURE(opcode);
     CHECK(error_of(ask(opcode, text, body)) == -ENOSYS);
-    CHECK(error_of(ask(opcode, kMax, body)) == -ENOENT);
+    CHECK(error_of(ask(opcode, 12345, body)) == -ENOENT);
   }
   CHECK(error_of(ask(FUSE_READLINK, text)) == -EINVAL);
   CHECK(payload_of<fuse_statfs_out>(ask(FUSE_STATFS, SharedTree::kRoot)).st.namelen == 255);
@@ -388,7 +384,7 @@ TEST_CASE_FIXTURE(Fixture,
           // A vector of exactly this size: what reads beyond it is found.
           const std::vector<std::byte> request(whole.begin(),
                                                whole.begin() + static_cast<std::ptrdiff_t>(size));
-          const FuseAnswer answer = serve_fuse(tree, request, size, 4096);
+          const FuseAnswer answer = server().serve(request, size, 4096);
           if (silent(answer) != (size < sizeof header || opcode == FUSE_FORGET ||
                                  opcode == FUSE_BATCH_FORGET || opcode == FUSE_INTERRUPT)) {
             FAIL("opcode ", opcode, " with ", size, " bytes was answered by silence, or was not");
@@ -412,15 +408,15 @@ TEST_CASE_FIXTURE(Fixture, "a length in the header that is not the request's is 
   header.nodeid = text;
   for (const std::uint32_t length : {0U, 1U, 39U, 41U, 56U, 4096U, 0x7fff'ffffU, 0xffff'ffffU}) {
     header.len = length;
-    CHECK(error_of(serve_fuse(tree, std::as_bytes(std::span(&header, 1)), sizeof header, kRoom)) ==
+    CHECK(error_of(server().serve(std::as_bytes(std::span(&header, 1)), sizeof header, kRoom)) ==
           -EINVAL);
   }
   // Also when only the cut request has that length.
   header.len = sizeof header;
-  CHECK(error_of(serve_fuse(tree, std::as_bytes(std::span(&header, 1)), sizeof header + 1,
-                            kRoom)) == -EINVAL);
-  CHECK(error_of(serve_fuse(tree, std::as_bytes(std::span(&header, 1)),
-                            (std::size_t{1} << 32) + sizeof header, kRoom)) == -EINVAL);
+  CHECK(error_of(server().serve(std::as_bytes(std::span(&header, 1)), sizeof header + 1, kRoom)) ==
+        -EINVAL);
+  CHECK(error_of(server().serve(std::as_bytes(std::span(&header, 1)),
+                                (std::size_t{1} << 32) + sizeof header, kRoom)) == -EINVAL);
 }
 
 TEST_CASE_FIXTURE(Fixture, "random requests are answered within the room that they have") {
@@ -438,10 +434,10 @@ TEST_CASE_FIXTURE(Fixture, "random requests are answered within the room that th
     std::memcpy(words.data(), &header, sizeof header);
     const auto request = std::as_bytes(std::span(words)).first(size);
     const std::size_t room = random() % 256;
-    const FuseAnswer answer = serve_fuse(tree, request, size, room);
+    const FuseAnswer answer = server().serve(request, size, room);
     if (const auto* fetch = std::get_if<FuseRead>(&answer)) {
-      if (fetch->size == 0 || fetch->size > room || fetch->offset > fetch->file->size ||
-          fetch->size > fetch->file->size - fetch->offset) {
+      if (fetch->size == 0 || fetch->size > room || fetch->offset > kFileSize ||
+          fetch->size > kFileSize - fetch->offset) {
         FAIL("a read of ", fetch->size, " bytes at ", fetch->offset);
       }
     }

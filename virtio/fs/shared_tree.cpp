@@ -77,4 +77,13 @@ Result<void> SharedTree::add_text(std::string_view path, std::string text) {
   return {};
 }
 
+Result<void> SharedTree::add_share(std::string_view path, std::uint64_t root) {
+  auto node = add_node(path);
+  if (!node) {
+    return std::unexpected(node.error());
+  }
+  (*node)->share = root;
+  return {};
+}
+
 }  // namespace msb::virtio

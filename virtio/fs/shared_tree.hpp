@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The synthetic, read-only tree that a virtio-fs device shows: directories made of names, and files
-// that are either descriptors or texts.
+// The synthetic, read-only tree that a virtio-fs device shows: directories made of names, files
+// that are either descriptors or texts, and places where shared host directories begin.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,8 @@ class SharedTree {
     std::map<std::string, std::uint64_t, std::less<>> children;  // of a directory
     Fd file;                                                     // of a file that is a descriptor
     std::string text;                                            // of a file that is a text
-    std::uint64_t size = 0;  // of a file, bytes, as it was when added
+    std::uint64_t size = 0;   // of a file, bytes, as it was when added
+    std::uint64_t share = 0;  // not a file of ours: the node that is the root of a share
   };
   static constexpr std::uint64_t kRoot = 1;
 
@@ -34,6 +35,8 @@ class SharedTree {
   // regular file.
   Result<void> add_file(std::string_view path, Fd file);
   Result<void> add_text(std::string_view path, std::string text);
+  // Likewise the root of a share, by its number among the shared nodes.
+  Result<void> add_share(std::string_view path, std::uint64_t root);
 
   // Null when there is no such node.
   [[nodiscard]] const Node* find(std::uint64_t id) const;

@@ -61,6 +61,7 @@ class FakeIo final : public AsyncIo {
     start({Kind::kTimeout, -1, {}, 0, 0, &op});
   }
   void sync(int fd, Operation& op) override { start({Kind::kSync, fd, {}, 0, 0, &op}); }
+  void sync_all(int fd, Operation& op) override { start({Kind::kSync, fd, {}, 0, 0, &op}); }
   void allocate(int fd, int mode, std::uint64_t offset, std::uint64_t length,
                 Operation& op) override {
     start({Kind::kAllocate, fd, {}, offset, static_cast<std::uint32_t>(mode), &op, length});

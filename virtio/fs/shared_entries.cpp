@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+// Entries of directories: made, linked, renamed, removed.
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+#include <utility>
+
+#include "virtio/fs/shared_files.hpp"
+
+namespace msb::virtio {
+
+// As inode_init_owner() in Linux.
+GuestOwner SharedFiles::owner_of_new(const Node& directory, std::uint32_t mode,
+                                     std::uint32_t device, const Caller& caller) {
+  GuestOwner owner{.mode = mode, .uid = caller.uid, .gid = caller.gid, .device = device};
+  if (directory.gives_group) {
+    owner.gid = directory.group;
+    if (S_ISDIR(mode)) {
+      owner.mode |= S_ISGID;
+    }
+  }
+  // A program that runs as a group is for its members to make (CVE-2022-0358). Which groups the
+  // caller has besides its first one is not said.
+  if (!S_ISDIR(mode) && (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && caller.uid != 0 &&
+      caller.gid != owner.gid) {
+    owner.mode &= ~std::uint32_t{S_ISGID};
+  }
+  return owner;
+}
+
+Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const GuestOwner& owner) {
+  const auto status = examine_entry(slot.descriptor->get(), slot.name);
+  if (!status) {
+    return std::unexpected(status.error());
+  }
+  if (!rule_.shows(*status, owner)) {
+    auto opened = open_entry(slot.descriptor->get(), slot.name, O_PATH);
+    if (!opened) {
+      return std::unexpected(opened.error());
+    }
+    auto place = open_place(std::make_shared<const Fd>(std::move(*opened)));
+    if (!place) {
+      return std::unexpected(place.error());
+    }
+    return enter_new(slot, owner, std::move(*place));
+  }
+  return enter_new(slot, owner, {*status, {}, false, {}});
+}
+
+Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const GuestOwner& owner, Place place) {
+  Share& share = *slot.directory->share;
+  GuestOwner shown = owner;
+  if (!rule_.shows(place.status, owner)) {
+    if (auto owned = set_owner(share, place, owner); !owned) {
+      // What could not be made as asked for is not left behind.
+      ::unlinkat(slot.descriptor->get(), slot.name.c_str(), S_ISDIR(owner.mode) ? AT_REMOVEDIR : 0);
+      return std::unexpected(owned.error());
+    }
+    shown = owner_of(share, place);
+  }
+  auto entered = nodes_.enter(*slot.directory, slot.name, place.status);
+  if (!entered) {
+    return std::unexpected(entered.error());
+  }
+  return Entry{(*entered)->id, show_as(**entered, place.status, shown)};
+}
+
+Outcome<Entry> SharedFiles::make_node(std::uint64_t parent, std::string_view name,
+                                      std::uint32_t mode, std::uint32_t device,
+                                      const Caller& caller) {
+  const auto where = slot(parent, name, true);
+  if (!where) {
+    return std::unexpected(where.error());
+  }
+  const std::uint32_t type = mode & S_IFMT;
+  if (type != S_IFREG && type != S_IFIFO && type != S_IFSOCK && type != S_IFCHR &&
+      type != S_IFBLK) {
+    return std::unexpected(EINVAL);
+  }
+  const bool is_device = type == S_IFCHR || type == S_IFBLK;
+  const GuestOwner owner =
+      owner_of_new(*where->directory, mode & (S_IFMT | 07777), is_device ? device : 0, caller);
+  if (is_device && !where->directory->share->has_xattrs) {
+    return std::unexpected(EPERM);
+  }
+  const std::uint32_t host_type = OwnerRule::host_type(mode);
+  const std::uint32_t permissions =
+      host_type == S_IFREG ? OwnerRule::host_mode(owner.mode) : owner.mode & 0777;
+  if (::mknodat(where->descriptor->get(), where->name.c_str(), host_type | permissions, 0) != 0) {
+    return failed_call();
+  }
+  return enter_new(*where, owner);
+}
+
+Outcome<Entry> SharedFiles::make_directory(std::uint64_t parent, std::string_view name,
+                                           std::uint32_t mode, const Caller& caller) {
+  const auto where = slot(parent, name, true);
+  if (!where) {
+    return std::unexpected(where.error());
+  }
+  const GuestOwner owner = owner_of_new(*where->directory, S_IFDIR | (mode & 07777), 0, caller);
+  if (::mkdirat(where->descriptor->get(), where->name.c_str(), OwnerRule::host_mode(owner.mode)) !=
+      0) {
+    return failed_call();
+  }
+  return enter_new(*where, owner);
+}
+
+Outcome<Entry> SharedFiles::make_link(std::uint64_t parent, std::string_view name,
+                                      const std::string& target, const Caller& caller) {
+  const auto where = slot(parent, name, true);
+  if (!where) {
+    return std::unexpected(where.error());
+  }
+  if (::symlinkat(target.c_str(), where->descriptor->get(), where->name.c_str()) != 0) {
+    return failed_call();
+  }
+  return enter_new(*where, owner_of_new(*where->directory, S_IFLNK | 0777, 0, caller));
+}
+
+Outcome<Entry> SharedFiles::link(std::uint64_t id, std::uint64_t parent, std::string_view name) {
+  const auto where = slot(parent, name, true);
+  const auto found = node(id);
+  if (!where || !found) {
+    return std::unexpected(where ? found.error() : where.error());
+  }
+  if ((*found)->share != where->directory->share) {
+    return std::unexpected(EXDEV);
+  }
+  const auto descriptor = nodes_.path(**found);
+  if (!descriptor) {
+    return std::unexpected(descriptor.error());
+  }
+  if (::linkat(AT_FDCWD, path_to((*descriptor)->get()).c_str(), where->descriptor->get(),
+               where->name.c_str(), AT_SYMLINK_FOLLOW) != 0) {
+    return failed_call();
+  }
+  return enter(*where);
+}
+
+Outcome<void> SharedFiles::unlink(std::uint64_t parent, std::string_view name, bool directory) {
+  const auto where = slot(parent, name, true);
+  if (!where) {
+    return std::unexpected(where.error());
+  }
+  // Whoever has it open in the guest goes on with it, by this descriptor.
+  auto victim = open_entry(where->descriptor->get(), where->name, O_PATH);
+  if (!victim) {
+    return std::unexpected(victim.error());
+  }
+  const auto status = examine(victim->get());
+  if (!status) {
+    return std::unexpected(status.error());
+  }
+  if (::unlinkat(where->descriptor->get(), where->name.c_str(), directory ? AT_REMOVEDIR : 0) !=
+      0) {
+    return failed_call();
+  }
+  Node* node = nodes_.find(*where->directory->share, key_of(*status));
+  if (node != nullptr) {
+    nodes_.keep(*node, std::move(*victim));
+    if (node->parent == where->directory->id && node->name == where->name) {
+      NodeTable::rename(*node, 0, {});
+    }
+  }
+  return {};
+}
+
+Outcome<void> SharedFiles::rename(std::uint64_t parent, std::string_view name,
+                                  std::uint64_t new_parent, std::string_view new_name,
+                                  std::uint32_t flags) {
+  const auto from = slot(parent, name, true);
+  const auto to = slot(new_parent, new_name, true);
+  if (!from || !to) {
+    return std::unexpected(from ? to.error() : from.error());
+  }
+  if (from->directory->share != to->directory->share) {
+    return std::unexpected(EXDEV);
+  }
+  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0) {
+    return std::unexpected(EINVAL);  // RENAME_WHITEOUT leaves a device node
+  }
+  const auto moved = open_entry(from->descriptor->get(), from->name, O_PATH);
+  if (!moved) {
+    return std::unexpected(moved.error());
+  }
+  const auto moved_status = examine(moved->get());
+  if (!moved_status) {
+    return std::unexpected(moved_status.error());
+  }
+  auto replaced = open_entry(to->descriptor->get(), to->name, O_PATH);
+  if (::syscall(SYS_renameat2, from->descriptor->get(), from->name.c_str(), to->descriptor->get(),
+                to->name.c_str(), flags) != 0) {
+    return failed_call();
+  }
+  const Share& share = *from->directory->share;
+  Node* node = nodes_.find(share, key_of(*moved_status));
+  const auto replaced_status =
+      replaced ? examine(replaced->get()) : Outcome<struct statx>(std::unexpected(ENOENT));
+  // Two names of one file: then nothing has happened (rename(2)).
+  if (replaced_status && key_of(*replaced_status) == key_of(*moved_status)) {
+    return {};
+  }
+  if (replaced_status) {
+    if (Node* other = nodes_.find(share, key_of(*replaced_status))) {
+      nodes_.keep(*other, std::move(*replaced));
+      if ((flags & RENAME_EXCHANGE) != 0) {
+        NodeTable::rename(*other, from->directory->id, from->name);
+      } else if (other->parent == to->directory->id && other->name == to->name) {
+        NodeTable::rename(*other, 0, {});
+      }
+    }
+  }
+  if (node != nullptr && node->id != node->share->root_node) {
+    NodeTable::rename(*node, to->directory->id, to->name);
+  }
+  return {};
+}
+
+}  // namespace msb::virtio
