@@ -62,6 +62,10 @@ class AsyncIo {
   // fallocate(2) with `mode`.
   virtual void allocate(int fd, int mode, std::uint64_t offset, std::uint64_t length,
                         Operation& op) = 0;
+  // Runs `work` on another thread, which does one after the other: for system calls that block and
+  // have no asynchronous form. Completes with 0 when it has run, or with -ECANCELED when it will
+  // not.
+  virtual void offload(std::function<void()> work, Operation& op) = 0;
   // Completes once with the ready events when one of `events` (poll(2)) or an error holds.
   virtual void poll(int fd, std::uint32_t events, Operation& op) = 0;
   // Completes with -ETIME after `nanoseconds`.

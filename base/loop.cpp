@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cerrno>
 
 namespace msb {
 
@@ -168,9 +169,92 @@ void Loop::cancel(Operation& op) {
   if (!op.pending() || std::ranges::find(deferred_, &op) != deferred_.end()) {
     return;
   }
+  {
+    const std::scoped_lock lock(work_mutex_);
+    const auto waiting = std::ranges::find(work_, &op, &Work::operation);
+    if (waiting != work_.end()) {
+      work_.erase(waiting);
+      worked_.emplace_back(&op, -ECANCELED);
+      wake();
+      return;
+    }
+  }
   io_uring_sqe* entry = next_entry();
   ::io_uring_prep_cancel(entry, &op, 0);
   ::io_uring_sqe_set_data(entry, nullptr);  // its own completion says nothing that op's does not
+}
+
+// --- the other thread ---
+
+void Loop::wake() {
+  const std::uint64_t one = 1;
+  // Fails only when the counter is saturated, and then the loop is awake anyway.
+  [[maybe_unused]] const ssize_t written = ::write(wake_fd_.get(), &one, sizeof one);
+}
+
+void Loop::offload(std::function<void()> work, Operation& op) {
+  assert(!op.pending());
+  op.start();
+  ++pending_;
+  {
+    const std::scoped_lock lock(work_mutex_);
+    work_.push_back({std::move(work), &op});
+  }
+  if (!worker_.joinable()) {
+    worker_ = std::thread([this] { run_worker(); });
+  }
+  work_added_.notify_one();
+}
+
+void Loop::run_worker() {
+  if (worker_start_) {
+    worker_start_();
+  }
+  std::unique_lock lock(work_mutex_);
+  while (true) {
+    work_added_.wait(lock, [this] { return !work_.empty() || !working_; });
+    if (!working_) {
+      return;
+    }
+    const Work next = std::move(work_.front());
+    work_.pop_front();
+    lock.unlock();
+    next.work();
+    lock.lock();
+    worked_.emplace_back(next.operation, 0);
+    if (worked_.size() == 1) {
+      wake();
+    }
+  }
+}
+
+void Loop::finish_worked() {
+  std::vector<std::pair<Operation*, std::int32_t>> worked;
+  {
+    const std::scoped_lock lock(work_mutex_);
+    worked.swap(worked_);
+  }
+  for (const auto& [operation, result] : worked) {
+    --pending_;
+    operation->finish(result);
+  }
+}
+
+// What has not begun is cancelled; what has is waited for.
+void Loop::end_worker() {
+  {
+    const std::scoped_lock lock(work_mutex_);
+    working_ = false;
+    for (const Work& work : work_) {
+      worked_.emplace_back(work.operation, -ECANCELED);
+    }
+    work_.clear();
+  }
+  work_added_.notify_one();
+  if (worker_.joinable()) {
+    worker_.join();
+  }
+  finish_worked();
 }
 
 void Loop::post(std::function<void()> function) {
@@ -178,9 +262,7 @@ void Loop::post(std::function<void()> function) {
     const std::scoped_lock lock(posted_mutex_);
     posted_.push_back(std::move(function));
   }
-  const std::uint64_t one = 1;
-  // Fails only when the counter is saturated, and then the loop is awake anyway.
-  [[maybe_unused]] const ssize_t written = ::write(wake_fd_.get(), &one, sizeof one);
+  wake();
 }
 
 void Loop::on_wake() {
@@ -198,6 +280,7 @@ void Loop::on_wake() {
   for (const std::function<void()>& function : functions) {
     function();
   }
+  finish_worked();
 }
 
 Result<void> Loop::run_once() {
@@ -241,6 +324,7 @@ Result<void> Loop::run() {
 
 void Loop::drain() {
   draining_ = true;
+  end_worker();
   while (pending_ > 0 || !deferred_.empty()) {
     io_uring_sqe* entry = next_entry();
     ::io_uring_prep_cancel(entry, nullptr, 0);

@@ -4,10 +4,13 @@
 
 #include <liburing.h>
 
+#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/async_io.hpp"
@@ -39,6 +42,7 @@ class Loop final : public AsyncIo {
   void poll(int fd, std::uint32_t events, Operation& op) override;
   void timeout(std::uint64_t nanoseconds, Operation& op) override;
   void defer(Operation& op) override;
+  void offload(std::function<void()> work, Operation& op) override;
   void cancel(Operation& op) override;
   // Completes with a positive number whenever `eventfd` is signalled, and stays pending; signals
   // that come together may be one. Nobody reads the eventfd. When `op` is not pending any more it
@@ -47,6 +51,9 @@ class Loop final : public AsyncIo {
 
   // Runs `function` on the loop's thread soon, in the order of the calls. Callable from any thread.
   void post(std::function<void()> function);
+
+  // Called first on the thread that offload() works on, which is not started yet.
+  void on_worker_start(std::function<void()> function) { worker_start_ = std::move(function); }
 
   // Runs completions and posted functions until stop() is called from one of them.
   Result<void> run();
@@ -64,7 +71,11 @@ class Loop final : public AsyncIo {
   void submit(io_uring_sqe* entry, Operation& op);
   Result<void> run_once();
   void run_deferred();
+  void wake();
   void on_wake();
+  void run_worker();
+  void finish_worked();
+  void end_worker();
 
   io_uring ring_{};
   bool running_ = false;
@@ -82,6 +93,19 @@ class Loop final : public AsyncIo {
 
   std::mutex posted_mutex_;
   std::deque<std::function<void()>> posted_;
+
+  // Work for the other thread, and what it has done or will not do. It starts with the first.
+  struct Work {
+    std::function<void()> work;
+    Operation* operation;
+  };
+  std::mutex work_mutex_;
+  std::condition_variable work_added_;
+  std::deque<Work> work_;
+  std::vector<std::pair<Operation*, std::int32_t>> worked_;
+  bool working_ = true;  // until its end
+  std::function<void()> worker_start_;
+  std::thread worker_;
 };
 
 }  // namespace msb

@@ -9,8 +9,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
+#include <deque>
+#include <semaphore>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -288,6 +292,92 @@ TEST_CASE("what always has more to do leaves others their turn") {
   CHECK(read_done);
   CHECK(turns < 100);
   (*loop)->drain();
+}
+
+TEST_CASE(
+    "offloaded work runs in order on one other thread, which begins as it is told, and completes") {
+  auto loop = Loop::create();
+  REQUIRE(loop);
+  std::vector<int> order;
+  std::thread::id worker;
+  bool prepared = false;
+  (*loop)->on_worker_start([&] {
+    worker = std::this_thread::get_id();
+    prepared = true;
+  });
+  std::deque<Operation> operations;
+  int left = 100;
+  for (int i = 0; i < 100; ++i) {
+    Operation& op = operations.emplace_back([&](std::int32_t result) {
+      CHECK(result == 0);
+      if (--left == 0) {
+        (*loop)->stop();
+      }
+    });
+    (*loop)->offload(
+        [&, i] {
+          if (std::this_thread::get_id() == worker) {
+            order.push_back(i);
+          }
+        },
+        op);
+  }
+  REQUIRE((*loop)->run());
+  CHECK(prepared);
+  CHECK(worker != std::this_thread::get_id());
+  CHECK(order.size() == 100);
+  CHECK(std::ranges::is_sorted(order));
+}
+
+TEST_CASE("offloaded work that has not begun is cancelled, and what has is waited for") {
+  auto loop = Loop::create();
+  REQUIRE(loop);
+  std::binary_semaphore begun(0);
+  std::binary_semaphore go(0);
+  std::atomic<int> ran = 0;
+  std::vector<std::int32_t> results;
+  const auto note = [&](std::int32_t result) {
+    results.push_back(result);
+    if (results.size() == 3) {
+      (*loop)->stop();
+    }
+  };
+  Operation first(note);
+  Operation second(note);
+  Operation third(note);
+  (*loop)->offload(
+      [&] {
+        begun.release();
+        go.acquire();
+        ++ran;
+      },
+      first);
+  begun.acquire();
+  (*loop)->offload([&] { ++ran; }, second);
+  (*loop)->offload([&] { ++ran; }, third);
+  (*loop)->cancel(first);
+  (*loop)->cancel(second);
+  go.release();
+  REQUIRE((*loop)->run());
+  CHECK(ran == 2);
+  std::ranges::sort(results);
+  CHECK(results == std::vector<std::int32_t>{-ECANCELED, 0, 0});
+  // At the end of the loop as well.
+  Operation held([&](std::int32_t result) { CHECK(result == 0); });
+  Operation late([&](std::int32_t result) { CHECK(result == -ECANCELED); });
+  (*loop)->offload(
+      [&] {
+        begun.release();
+        go.acquire();
+      },
+      held);
+  begun.acquire();
+  (*loop)->offload([&] { ++ran; }, late);
+  std::thread releaser([&] { go.release(); });
+  (*loop)->drain();
+  releaser.join();
+  CHECK_FALSE(held.pending());
+  CHECK_FALSE(late.pending());
 }
 
 }  // namespace

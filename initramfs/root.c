@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "initramfs/mounts.h"
@@ -50,6 +51,8 @@ static bool read_boot_file(size_t* length, struct failure* failure) {
   *length = 0;
   int file = open(HOST "/" MSB_BOOT_FILE, O_RDONLY | O_CLOEXEC);
   if (file < 0) return fail(failure, MSB_STAGE_BOOT, errno, "cannot open the boot file");
+  struct stat attributes;
+  if (fstat(file, &attributes) == 0) clock_settime(CLOCK_REALTIME, &attributes.st_mtim);
   ssize_t n = 1;
   /* One byte more than allowed, so that the parser sees a file that is too large. */
   while (n > 0 && *length < MSB_BOOT_MAX + 1) {

@@ -17,7 +17,9 @@
  * sandbox it is to be seen, absolute; made when it is missing. MODE is "rw" or "ro"; PATH has no
  * spaces
  *
- * The init refuses keys that it does not know.
+ * The init refuses keys that it does not know. It sets its clock by the file's time of
+ * modification, which is the host's time of day when it was looked up: what the guest's kernel
+ * found out by itself is late by as many ticks as were lost while it booted.
  */
 #ifndef MSB_PROTOCOL_BOOT_H
 #define MSB_PROTOCOL_BOOT_H

@@ -11,7 +11,6 @@
 // Devices are passive: they act only when called, always on the loop's thread, and have no locks.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -40,12 +39,11 @@ class DriverNotifier {
 
 // What a device has done since it exists, for whoever watches the machine. Directions are the
 // guest's: it reads what the device gives.
-// Counted on the device's thread, and read on any.
 struct DeviceCounters {
-  std::atomic<std::uint64_t> requests = 0;       // answered, with whatever answer
-  std::atomic<std::uint64_t> errors = 0;         // of these, with an error or not understood
-  std::atomic<std::uint64_t> bytes_read = 0;     // payload
-  std::atomic<std::uint64_t> bytes_written = 0;  // payload
+  std::uint64_t requests = 0;       // answered, with whatever answer
+  std::uint64_t errors = 0;         // of these, answered with an error or not understood
+  std::uint64_t bytes_read = 0;     // payload
+  std::uint64_t bytes_written = 0;  // payload
 };
 
 class Device {

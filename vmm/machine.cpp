@@ -63,16 +63,9 @@ Result<Fd> take(std::vector<Fd>& descriptors, DescriptorIndex index, std::string
 Result<std::unique_ptr<Machine>> Machine::create(Vm vm, const MachineConfig& config,
                                                  std::vector<Fd> descriptors, Loop& loop,
                                                  Owner owner) {
-  auto file_loop = Loop::create();
-  if (!file_loop) {
-    return std::unexpected(file_loop.error());
-  }
-  std::unique_ptr<Machine> machine(
-      new Machine(std::move(vm), loop, std::move(*file_loop), std::move(owner)));
+  std::unique_ptr<Machine> machine(new Machine(std::move(vm), loop, std::move(owner)));
   if (auto built = machine->build(config, std::move(descriptors)); !built) {
-    // What was built already waits for kicks.
-    loop.drain();
-    machine->file_loop_->drain();
+    loop.drain();  // what was built already waits for kicks
     return std::unexpected(built.error());
   }
   return machine;
@@ -125,8 +118,8 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
     if (!source) {
       return std::unexpected(source.error());
     }
-    if (auto done = add_device(
-            "rng", std::make_unique<virtio::RngDevice>(std::move(*source), loop_), loop_);
+    if (auto done =
+            add_device("rng", std::make_unique<virtio::RngDevice>(std::move(*source), loop_));
         !done) {
       return done;
     }
@@ -134,7 +127,7 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
   if (config.balloon) {
     auto balloon = std::make_unique<virtio::BalloonDevice>(*memory_);
     balloon_ = balloon.get();
-    if (auto done = add_device("balloon", std::move(balloon), loop_); !done) {
+    if (auto done = add_device("balloon", std::move(balloon)); !done) {
       return done;
     }
   }
@@ -162,11 +155,10 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
   return add_vcpus(config.vcpus, kernel->entry);
 }
 
-Result<void> Machine::add_device(std::string name, std::unique_ptr<virtio::Device> device,
-                                 Loop& loop) {
+Result<void> Machine::add_device(std::string name, std::unique_ptr<virtio::Device> device) {
   const auto index = static_cast<std::uint32_t>(bus_.slots().size());
   auto slot = VirtioSlot::create(index, std::move(name), std::move(device), vm_, *memory_,
-                                 registers_->page(index), loop);
+                                 registers_->page(index), loop_);
   if (!slot) {
     return std::unexpected(slot.error());
   }
@@ -204,9 +196,8 @@ Result<void> Machine::add_share(const MachineConfig& config, std::vector<Fd>& de
       return added;
     }
   }
-  return add_device(
-      "fs", std::make_unique<virtio::FsDevice>(config.share_tag, std::move(server), *file_loop_),
-      *file_loop_);
+  return add_device("fs",
+                    std::make_unique<virtio::FsDevice>(config.share_tag, std::move(server), loop_));
 }
 
 Result<void> Machine::add_vsock(const MachineConfig& config) {
@@ -214,7 +205,7 @@ Result<void> Machine::add_vsock(const MachineConfig& config) {
   auto device = std::make_unique<virtio::VsockDevice>(
       kGuestCid, loop_, [this](std::uint32_t port) { return accept(port); });
   vsock_ = device.get();
-  return add_device("vsock", std::move(device), loop_);
+  return add_device("vsock", std::move(device));
 }
 
 Result<void> Machine::add_disks(const MachineConfig& config, std::vector<Fd>& descriptors) {
@@ -239,7 +230,7 @@ Result<void> Machine::add_disks(const MachineConfig& config, std::vector<Fd>& de
     disk.id = name;
     auto device = std::make_unique<virtio::BlkDevice>(std::move(disk), loop_);
     disks_.push_back(device.get());
-    if (auto added = add_device(name, std::move(device), loop_); !added) {
+    if (auto added = add_device(name, std::move(device)); !added) {
       return added;
     }
   }
@@ -284,16 +275,6 @@ Result<void> Machine::add_vcpus(std::uint32_t count, std::uint64_t entry) {
 }
 
 void Machine::start() {
-  file_thread_ = std::jthread([this] {
-    // It ends with the process: nobody stops that loop.
-    if (auto ran = file_loop_->run(); !ran) {
-      loop_.post([this, error = std::move(ran.error())] {
-        if (!std::exchange(stopped_, true)) {
-          owner_.stopped({StopReason::kInternalError, error.message});
-        }
-      });
-    }
-  });
   for (const Vcpu& vcpu : vcpus_) {
     threads_.emplace_back([this, &vcpu] { run(vcpu); });
   }
@@ -361,13 +342,11 @@ void Machine::wait_at_gate(const Vcpu& vcpu) {
 void Machine::on_vcpus_stopped() {
   devices_moving_ = bus_.slots().size();
   for (const auto& slot : bus_.slots()) {
-    slot->pause([this] {
-      loop_.post([this] {
-        if (--devices_moving_ == 0) {
-          paused_ = true;
-          std::exchange(pause_done_, nullptr)();
-        }
-      });
+    slot->transport().pause([this] {
+      if (--devices_moving_ == 0) {
+        paused_ = true;
+        std::exchange(pause_done_, nullptr)();
+      }
     });
   }
 }
@@ -377,7 +356,7 @@ void Machine::resume() {
     return;
   }
   for (const auto& slot : bus_.slots()) {
-    slot->resume();
+    slot->transport().resume();
   }
   const std::scoped_lock lock(gate_mutex_);
   gate_closed_.store(false, std::memory_order_release);

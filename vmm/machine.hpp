@@ -86,14 +86,11 @@ class Machine {
   }
 
  private:
-  Machine(Vm vm, Loop& loop, std::unique_ptr<Loop> file_loop, Owner owner)
-      : vm_(std::move(vm)),
-        loop_(loop),
-        file_loop_(std::move(file_loop)),
-        owner_(std::move(owner)) {}
+  Machine(Vm vm, Loop& loop, Owner owner)
+      : vm_(std::move(vm)), loop_(loop), owner_(std::move(owner)) {}
 
   Result<void> build(const MachineConfig& config, std::vector<Fd> descriptors);
-  Result<void> add_device(std::string name, std::unique_ptr<virtio::Device> device, Loop& loop);
+  Result<void> add_device(std::string name, std::unique_ptr<virtio::Device> device);
   Result<void> add_share(const MachineConfig& config, std::vector<Fd>& descriptors);
   Result<void> add_vsock(const MachineConfig& config);
   Result<void> add_disks(const MachineConfig& config, std::vector<Fd>& descriptors);
@@ -108,9 +105,6 @@ class Machine {
 
   Vm vm_;
   Loop& loop_;
-  // The shared file system's: the calls that it makes of the host's block, and what else the
-  // machine does goes on meanwhile.
-  std::unique_ptr<Loop> file_loop_;
   Owner owner_;
   std::unique_ptr<virtio::GuestMemory> memory_;
   std::optional<RegisterPages> registers_;
@@ -119,8 +113,7 @@ class Machine {
   virtio::BalloonDevice* balloon_ = nullptr;
   std::vector<std::uint32_t> host_ports_;
   std::vector<Vcpu> vcpus_;
-  std::vector<std::jthread> threads_;  // one for each vCPU
-  std::jthread file_thread_;
+  std::vector<std::jthread> threads_;
   std::vector<virtio::BlkDevice*> disks_;  // owned by their slots on the bus
   std::atomic<std::uint64_t> exits_ = 0;
 

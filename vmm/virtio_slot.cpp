@@ -87,14 +87,6 @@ Result<std::unique_ptr<VirtioSlot>> VirtioSlot::create(
   return slot;
 }
 
-void VirtioSlot::pause(std::function<void()> done) {
-  loop_.post([this, done = std::move(done)]() mutable { transport_->pause(std::move(done)); });
-}
-
-void VirtioSlot::resume() {
-  loop_.post([this] { transport_->resume(); });
-}
-
 DeviceReport VirtioSlot::report() const {
   const virtio::DeviceCounters& counters = device_->counters();
   DeviceReport report{name_,

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -17,8 +16,8 @@
 
 namespace msb::vmm {
 
-// Connects a device to KVM and to a loop, on whose thread it lives: kicks arrive through
-// ioeventfds, and what else is written into registers from the vCPUs.
+// Connects a device to KVM and to the loop: kicks arrive through ioeventfds, and what else is
+// written into registers from the vCPUs.
 class VirtioSlot {
  public:
   // `index` counts devices from 0 and decides address and interrupt line. All references must
@@ -32,10 +31,7 @@ class VirtioSlot {
 
   [[nodiscard]] std::uint64_t address() const { return address_; }
   [[nodiscard]] virtio::MmioTransport& transport() { return *transport_; }
-  // Bring the device to rest and wake it, from any thread. `done` is called on the device's.
-  void pause(std::function<void()> done);
-  void resume();
-  // What it has counted.
+  // What it has counted, on the loop's thread.
   [[nodiscard]] DeviceReport report() const;
   // How the kernel is told of the device: "virtio_mmio.device=4K@0x...:5".
   [[nodiscard]] std::string command_line() const;

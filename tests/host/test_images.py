@@ -37,7 +37,7 @@ def unpacked(descriptor):
     return content
 
 
-@pytest.mark.parametrize("tag", ["base", "python", "node", "tools"])
+@pytest.mark.parametrize("tag", ["base", "python", "node", "tools", "develop"])
 def test_image_has_three_layers_with_right_digests(tag):
     index = json.loads((LAYOUT / "index.json").read_text())
     [manifest] = [json.loads(blob(descriptor)) for descriptor in index["manifests"]

@@ -22,22 +22,8 @@ static_assert(kFuseWriteHeader == sizeof(fuse_in_header) + sizeof(fuse_write_in)
 // given it to somebody else.
 constexpr std::uint32_t kWrittenAtOnce = 128 * 1024;
 
-// Writes fuse_out_header and, on success, the payload; gives what to report as used length.
-std::uint32_t write_reply(const DescriptorChain& chain, std::uint64_t unique, std::int32_t error,
-                          std::span<const std::byte> payload) {
-  fuse_out_header header{};
-  const std::size_t length = sizeof header + (error == 0 ? payload.size() : 0);
-  if (chain.writable_size() < length) {
-    return 0;  // no room for an answer of this kind
-  }
-  header.len = static_cast<std::uint32_t>(length);
-  header.error = error;
-  header.unique = unique;
-  chain.write(0, std::as_bytes(std::span(&header, 1)));
-  if (error == 0) {
-    chain.write(sizeof header, payload);
-  }
-  return header.len;
+std::size_t reply_room(const DescriptorChain& chain) {
+  return chain.writable_size() - std::min(chain.writable_size(), sizeof(fuse_out_header));
 }
 
 }  // namespace
@@ -79,85 +65,89 @@ void FsDevice::on_queue(std::uint16_t index) {
 
 void FsDevice::serve(Queue& queue, DescriptorChain chain) {
   const std::size_t size = chain.read(0, request_);
-  const std::size_t room =
-      chain.writable_size() - std::min(chain.writable_size(), sizeof(fuse_out_header));
-  const FuseAnswer answer =
-      server_.serve(std::span(request_).first(size), chain.readable_size(), room);
   std::uint64_t unique = 0;
   if (size >= sizeof(fuse_in_header)) {
     std::memcpy(&unique, &request_[offsetof(fuse_in_header, unique)], sizeof unique);
   }
-  if (const auto* read = std::get_if<FuseRead>(&answer)) {
-    Transfer& transfer = start(queue, std::move(chain), unique, Transfer::Kind::kRead, read->keep);
-    transfer.file = read->file;
-    transfer.offset = read->offset;
-    transfer.size = read->size;
-    move(transfer);
-  } else if (const auto* wanted = std::get_if<FuseWrite>(&answer)) {
-    write(queue, std::move(chain), unique, *wanted);
-  } else if (const auto* sync = std::get_if<FuseSync>(&answer)) {
-    Transfer& transfer = start(queue, std::move(chain), unique, Transfer::Kind::kSync, sync->file);
-    transfer.file = sync->file->file.get();
-    sync->whole ? io_.sync_all(transfer.file, transfer.operation)
-                : io_.sync(transfer.file, transfer.operation);
-  } else if (const auto* reply = std::get_if<FuseReply>(&answer)) {
-    const std::uint32_t used = write_reply(chain, unique, reply->error, reply->payload);
-    push(queue, std::move(chain), reply->error, used);
+  const std::span<const std::byte> request = std::span(request_).first(size);
+  FuseServer::Begun begun = server_.begin(request, chain.readable_size(), reply_room(chain));
+  Transfer& transfer = transfers_.start(*this, queue, std::move(chain), unique);
+  if (begun.rest) {
+    transfer.request.assign(request.begin(), request.end());
+    transfer.rest = *begun.rest;
+    io_.offload([this, &transfer] { work(transfer); }, transfer.operation);
   } else {
-    push(queue, std::move(chain), 0, 0);  // a request that has no answer
+    obey(transfer, std::move(begun.answer));
   }
 }
 
-void FsDevice::push(Queue& queue, DescriptorChain chain, std::int32_t error, std::uint32_t used) {
-  ++counters_.requests;
-  counters_.errors += error != 0 ? 1 : 0;
-  queue.push(std::move(chain), used);
+// On the other thread: serves a request, and moves what needs no waiting for.
+void FsDevice::work(Transfer& transfer) {
+  const DescriptorChain& chain = transfer.chain;
+  transfer.answer =
+      server_.finish(transfer.rest, transfer.request, chain.readable_size(), reply_room(chain));
+  if (const auto* read = std::get_if<FuseRead>(&transfer.answer)) {
+    const auto iovecs = chain.writable_iovecs(sizeof(fuse_out_header), read->size);
+    const ssize_t size = ::preadv2(read->file, iovecs.data(), static_cast<int>(iovecs.size()),
+                                   static_cast<off_t>(read->offset), RWF_NOWAIT);
+    // Less may be the end of the file, or what the host would have to fetch.
+    transfer.moved = static_cast<std::uint64_t>(std::max<ssize_t>(size, 0));
+  } else if (const auto* write = std::get_if<FuseWrite>(&transfer.answer);
+             write != nullptr && (write->at_end || write->size <= kWrittenAtOnce)) {
+    const auto iovecs = chain.readable_iovecs(kFuseWriteHeader, write->size);
+    ssize_t size = 0;
+    do {
+      size = ::pwritev2(write->file->file.get(), iovecs.data(), static_cast<int>(iovecs.size()),
+                        static_cast<off_t>(write->offset), write->at_end ? RWF_APPEND : 0);
+    } while (size < 0 && errno == EINTR);
+    const int code = errno;
+    fuse_write_out out{};
+    out.size = static_cast<std::uint32_t>(std::max<ssize_t>(size, 0));
+    transfer.moved = out.size;
+    transfer.answer = size < 0 ? refuse(code) : reply_with(out);
+  }
+}
+
+// Does what an answer says, at once or in the course of time.
+void FsDevice::obey(Transfer& transfer, FuseAnswer answer) {
+  if (auto* read = std::get_if<FuseRead>(&answer)) {
+    transfer.kind = Transfer::Kind::kRead;
+    transfer.file = read->file;
+    transfer.keep = std::move(read->keep);
+    transfer.offset = read->offset;
+    transfer.size = read->size;
+    if (transfer.moved == transfer.size) {
+      finish_transfer(transfer, 0);
+    } else {
+      move(transfer);
+    }
+  } else if (auto* write = std::get_if<FuseWrite>(&answer)) {
+    transfer.kind = Transfer::Kind::kWrite;
+    transfer.file = write->file->file.get();
+    transfer.keep = std::move(write->file);
+    transfer.offset = write->offset;
+    transfer.size = write->size;
+    move(transfer);
+  } else if (auto* sync = std::get_if<FuseSync>(&answer)) {
+    transfer.kind = Transfer::Kind::kSync;
+    transfer.file = sync->file->file.get();
+    transfer.keep = std::move(sync->file);
+    sync->whole ? io_.sync_all(transfer.file, transfer.operation)
+                : io_.sync(transfer.file, transfer.operation);
+  } else if (const auto* replied = std::get_if<FuseReply>(&answer)) {
+    counters_.bytes_written += transfer.moved;  // of a write that is done
+    reply(transfer, replied->error, replied->payload);
+  } else {
+    finish(transfer, 0, 0);  // a request that has no answer
+  }
 }
 
 FsDevice::Transfer::Transfer(FsDevice& device, Queue from, DescriptorChain buffers,
-                             std::uint64_t request, Kind what)
+                             std::uint64_t request_number)
     : queue(std::move(from)),
       chain(std::move(buffers)),
-      unique(request),
-      kind(what),
-      operation([this, &device](std::int32_t result) { device.on_moved(*this, result); }) {}
-
-FsDevice::Transfer& FsDevice::start(Queue& queue, DescriptorChain chain, std::uint64_t unique,
-                                    Transfer::Kind kind, std::shared_ptr<const OpenFile> keep) {
-  Transfer& transfer = transfers_.start(*this, queue, std::move(chain), unique, kind);
-  transfer.keep = std::move(keep);
-  return transfer;
-}
-
-void FsDevice::write(Queue& queue, DescriptorChain chain, std::uint64_t unique,
-                     const FuseWrite& wanted) {
-  const int file = wanted.file->file.get();
-  if (wanted.at_end || wanted.size <= kWrittenAtOnce) {
-    const auto iovecs = chain.readable_iovecs(kFuseWriteHeader, wanted.size);
-    ssize_t written = 0;
-    do {
-      written = ::pwritev2(file, iovecs.data(), static_cast<int>(iovecs.size()),
-                           static_cast<off_t>(wanted.offset), wanted.at_end ? RWF_APPEND : 0);
-    } while (written < 0 && errno == EINTR);
-    answer_write(queue, std::move(chain), unique, written < 0 ? -errno : written);
-    return;
-  }
-  Transfer& transfer = start(queue, std::move(chain), unique, Transfer::Kind::kWrite, wanted.file);
-  transfer.file = file;
-  transfer.offset = wanted.offset;
-  transfer.size = wanted.size;
-  move(transfer);
-}
-
-void FsDevice::answer_write(Queue& queue, DescriptorChain chain, std::uint64_t unique,
-                            std::int64_t result) {
-  const auto error = static_cast<std::int32_t>(std::min<std::int64_t>(result, 0));
-  fuse_write_out out{};
-  out.size = static_cast<std::uint32_t>(std::max<std::int64_t>(result, 0));
-  counters_.bytes_written += out.size;
-  const std::uint32_t used = write_reply(chain, unique, error, std::as_bytes(std::span(&out, 1)));
-  push(queue, std::move(chain), error, used);
-}
+      unique(request_number),
+      operation([this, &device](std::int32_t result) { device.on_done(*this, result); }) {}
 
 // The rest of a read or write.
 void FsDevice::move(Transfer& transfer) {
@@ -172,11 +162,29 @@ void FsDevice::move(Transfer& transfer) {
   }
 }
 
-void FsDevice::on_moved(Transfer& transfer, std::int32_t result) {
-  if (transfer.kind == Transfer::Kind::kSync) {
-    finish(transfer, std::min(result, 0));
-    return;
+void FsDevice::on_done(Transfer& transfer, std::int32_t result) {
+  switch (transfer.kind) {
+    case Transfer::Kind::kServe:
+      if (result < 0 || driver_ == nullptr) {
+        finish(transfer, result, 0);  // the driver is gone
+      } else {
+        obey(transfer, std::move(transfer.answer));
+      }
+      break;
+    case Transfer::Kind::kSync:
+      finish_transfer(transfer, std::min(result, 0));
+      break;
+    case Transfer::Kind::kRead:
+    case Transfer::Kind::kWrite:
+      on_moved(transfer, result);
+      break;
   }
+  if (driver_ != nullptr) {
+    notify(queues_, driver_);
+  }
+}
+
+void FsDevice::on_moved(Transfer& transfer, std::int32_t result) {
   transfer.moved += static_cast<std::uint32_t>(std::max(result, 0));
   // It may be interrupted, or move less than there is. The guest would take a short read for the
   // end of the file, for good; its end is where a read gives nothing, as when it was cut short
@@ -188,29 +196,51 @@ void FsDevice::on_moved(Transfer& transfer, std::int32_t result) {
   }
   // What was written before it failed is written; the next request will fail at once.
   const bool partly = transfer.kind == Transfer::Kind::kWrite && transfer.moved > 0;
-  finish(transfer, partly ? 0 : std::min(result, 0));
+  finish_transfer(transfer, partly ? 0 : std::min(result, 0));
 }
 
-void FsDevice::finish(Transfer& transfer, std::int32_t error) {
+void FsDevice::finish_transfer(Transfer& transfer, std::int32_t error) {
   if (transfer.kind == Transfer::Kind::kWrite) {
-    answer_write(transfer.queue, std::move(transfer.chain), transfer.unique,
-                 error < 0 ? error : static_cast<std::int64_t>(transfer.moved));
-  } else {
-    fuse_out_header header{};
-    header.unique = transfer.unique;
-    header.error = error;
-    // The bytes are in place already.
-    header.len = static_cast<std::uint32_t>(sizeof header + (error == 0 ? transfer.moved : 0));
-    const std::uint32_t used =
-        transfer.chain.write(0, std::as_bytes(std::span(&header, 1))) == sizeof header ? header.len
-                                                                                       : 0;
-    counters_.bytes_read += transfer.moved;
-    push(transfer.queue, std::move(transfer.chain), error, used);
+    fuse_write_out out{};
+    out.size = static_cast<std::uint32_t>(transfer.moved);
+    counters_.bytes_written += out.size;
+    reply(transfer, error, std::as_bytes(std::span(&out, 1)));
+    return;
   }
+  fuse_out_header header{};
+  header.unique = transfer.unique;
+  header.error = error;
+  // The bytes are in place already.
+  header.len = static_cast<std::uint32_t>(sizeof header + (error == 0 ? transfer.moved : 0));
+  const bool fits = transfer.chain.write(0, std::as_bytes(std::span(&header, 1))) == sizeof header;
+  counters_.bytes_read += transfer.moved;
+  finish(transfer, error, fits ? header.len : 0);
+}
+
+// A fuse_out_header and, on success, the payload, as far as there is room for an answer of this
+// kind.
+void FsDevice::reply(Transfer& transfer, std::int32_t error, std::span<const std::byte> payload) {
+  fuse_out_header header{};
+  const std::size_t length = sizeof header + (error == 0 ? payload.size() : 0);
+  if (transfer.chain.writable_size() < length) {
+    finish(transfer, error, 0);
+    return;
+  }
+  header.len = static_cast<std::uint32_t>(length);
+  header.error = error;
+  header.unique = transfer.unique;
+  transfer.chain.write(0, std::as_bytes(std::span(&header, 1)));
+  if (error == 0) {
+    transfer.chain.write(sizeof header, payload);
+  }
+  finish(transfer, error, header.len);
+}
+
+void FsDevice::finish(Transfer& transfer, std::int32_t error, std::uint32_t used) {
+  ++counters_.requests;
+  counters_.errors += error != 0 ? 1 : 0;
+  transfer.queue.push(std::move(transfer.chain), used);
   transfer.keep.reset();
-  if (driver_ != nullptr) {
-    notify(queues_, driver_);
-  }
   transfers_.finish(transfer);
 }
 
@@ -226,10 +256,13 @@ void FsDevice::reset(std::function<void()> done) {
   driver_ = nullptr;
   transfers_.sweep();
   transfers_.cancel(io_);
-  transfers_.when_none([this, done = std::move(done)] {
-    server_.reset();
-    done();
-  });
+  transfers_.when_none([this, done = std::move(done)] { forget(done); });
+}
+
+// What the driver had open is closed, where it was opened.
+void FsDevice::forget(std::function<void()> done) {
+  forgotten_ = std::move(done);
+  io_.offload([this] { server_.reset(); }, forgetting_);
 }
 
 }  // namespace msb::virtio

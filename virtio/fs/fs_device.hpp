@@ -4,7 +4,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/async_io.hpp"
@@ -15,9 +18,9 @@
 
 namespace msb::virtio {
 
-// What files and directories are asked for blocks, for as long as the host's file systems do: the
-// device wants a loop of its own. Reads and synchronizations, and larger writes, are under way
-// beside each other.
+// What shared directories are asked for blocks, for as long as the host's file systems do, and is
+// offloaded; what the tree is asked for is not kept waiting by that. Reads of what the host has to
+// fetch, larger writes and synchronizations are under way beside each other.
 class FsDevice final : public Device {
  public:
   // `tag` names the file system to the guest; at most 36 bytes, the rest is cut. `io` must outlive
@@ -39,13 +42,17 @@ class FsDevice final : public Device {
  private:
   // A request that the host works on: owns the guest's buffers and the file.
   struct Transfer : InFlight<Transfer>::Entry {
-    enum class Kind : std::uint8_t { kRead, kWrite, kSync };
-    Transfer(FsDevice& device, Queue from, DescriptorChain buffers, std::uint64_t request,
-             Kind what);
+    enum class Kind : std::uint8_t { kServe, kRead, kWrite, kSync };
+    Transfer(FsDevice& device, Queue from, DescriptorChain buffers, std::uint64_t request);
     Queue queue;
     DescriptorChain chain;
     std::uint64_t unique;
-    Kind kind;
+    Kind kind = Kind::kServe;
+    // While it is served: the request, and what came of it. The other thread's, until it is done.
+    std::vector<std::byte> request;
+    FuseServer::Rest rest;
+    FuseAnswer answer;
+
     int file = -1;
     std::shared_ptr<const OpenFile> keep;
     std::uint64_t offset = 0;
@@ -56,22 +63,25 @@ class FsDevice final : public Device {
   };
 
   void serve(Queue& queue, DescriptorChain chain);
-  void push(Queue& queue, DescriptorChain chain, std::int32_t error, std::uint32_t used);
-  Transfer& start(Queue& queue, DescriptorChain chain, std::uint64_t unique, Transfer::Kind kind,
-                  std::shared_ptr<const OpenFile> keep);
-  void write(Queue& queue, DescriptorChain chain, std::uint64_t unique, const FuseWrite& wanted);
-  void answer_write(Queue& queue, DescriptorChain chain, std::uint64_t unique, std::int64_t result);
+  void work(Transfer& transfer);
+  void obey(Transfer& transfer, FuseAnswer answer);
   void move(Transfer& transfer);
+  void on_done(Transfer& transfer, std::int32_t result);
   void on_moved(Transfer& transfer, std::int32_t result);
-  void finish(Transfer& transfer, std::int32_t error);
+  void reply(Transfer& transfer, std::int32_t error, std::span<const std::byte> payload);
+  void finish_transfer(Transfer& transfer, std::int32_t error);
+  void finish(Transfer& transfer, std::int32_t error, std::uint32_t used);
+  void forget(std::function<void()> done);
 
   FsConfig config_{};
-  FuseServer server_;
+  FuseServer server_;  // the tree on the loop's thread, the shares where is offloaded to
   AsyncIo& io_;
   std::vector<Queue> queues_;  // empty while idle
   DriverNotifier* driver_ = nullptr;
   InFlight<Transfer> transfers_;
-  std::vector<std::byte> request_;  // the one that is being served
+  Operation forgetting_{[this](std::int32_t) { std::exchange(forgotten_, nullptr)(); }};
+  std::function<void()> forgotten_;  // of a reset under way
+  std::vector<std::byte> request_;   // the one that has just come
 };
 
 }  // namespace msb::virtio

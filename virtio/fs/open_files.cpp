@@ -92,11 +92,12 @@ Outcome<SharedFiles::Created> SharedFiles::create(std::uint64_t parent, std::str
   if (handles_.size() >= limits_.handles) {
     return std::unexpected(ENFILE);
   }
-  const GuestOwner owner = owner_of_new(*where->directory, S_IFREG | (mode & 07777), 0, caller);
+  const Birth birth =
+      birth_in(*where->directory, where->descriptor->get(), S_IFREG | (mode & 07777), 0, caller);
   // Made by this call or not at all: what is there already is never opened by its name.
   auto file = open_entry(where->descriptor->get(), where->name,
                          static_cast<int>(flags & kOpenFlags) | O_CREAT | O_EXCL | O_NONBLOCK,
-                         OwnerRule::host_mode(owner.mode));
+                         OwnerRule::host_mode(birth.owner.mode));
   if (!file && file.error() == EEXIST && (flags & O_EXCL) == 0) {
     const auto entry = enter(*where);
     if (!entry) {
@@ -117,7 +118,7 @@ Outcome<SharedFiles::Created> SharedFiles::create(std::uint64_t parent, std::str
   if (!status) {
     return std::unexpected(status.error());
   }
-  auto entry = enter_new(*where, owner, {*status, path_to(file->get()), true, {}});
+  auto entry = enter_new(*where, birth, {*status, path_to(file->get()), true, {}});
   if (!entry) {
     return std::unexpected(entry.error());
   }
@@ -147,11 +148,11 @@ Outcome<SharedFiles::Created> SharedFiles::create_unnamed(std::uint64_t parent, 
   if (!path) {
     return std::unexpected(path.error());
   }
-  const GuestOwner owner = owner_of_new(**directory, S_IFREG | (mode & 07777), 0, caller);
+  const Birth birth = birth_in(**directory, (*path)->get(), S_IFREG | (mode & 07777), 0, caller);
   const std::uint32_t wanted =
       (flags & kOpenFlags & ~std::uint32_t{O_TRUNC}) | O_TMPFILE | O_CLOEXEC;
   Fd file(::open(path_to((*path)->get()).c_str(), static_cast<int>(wanted | (flags & O_EXCL)),
-                 OwnerRule::host_mode(owner.mode)));
+                 OwnerRule::host_mode(birth.owner.mode)));
   if (!file) {
     return failed_call();
   }
@@ -164,10 +165,8 @@ Outcome<SharedFiles::Created> SharedFiles::create_unnamed(std::uint64_t parent, 
     return std::unexpected(status.error());
   }
   const Place place{*status, path_to(file.get()), true, {}};
-  if (!rule_.shows(*status, owner)) {
-    if (auto owned = set_owner(*(*directory)->share, place, owner); !owned) {
-      return std::unexpected(owned.error());
-    }
+  if (auto born = bear(*(*directory)->share, place, birth); !born) {
+    return std::unexpected(born.error());
   }
   auto entered = nodes_.enter(**directory, {}, *status, std::move(kept));
   if (!entered) {
@@ -343,22 +342,20 @@ Outcome<void> SharedFiles::flush(const OpenFile& file) {
   return {};
 }
 
-Outcome<void> SharedFiles::sync_file_system(std::uint64_t id) {
-  const auto found = node(id);
-  if (!found) {
-    return std::unexpected(found.error());
+Outcome<void> SharedFiles::sync_file_systems() {
+  Outcome<void> done;
+  for (const auto& share : shares_) {
+    if (share->read_only) {
+      continue;
+    }
+    const auto opened = reopen(share->root.get(), O_RDONLY);
+    if (!opened) {
+      done = std::unexpected(opened.error());
+    } else if (::syncfs(opened->get()) != 0) {
+      done = failed_call();
+    }
   }
-  if ((*found)->share->read_only) {
-    return {};
-  }
-  const auto opened = reopen((*found)->share->root.get(), O_RDONLY);
-  if (!opened) {
-    return std::unexpected(opened.error());
-  }
-  if (::syncfs(opened->get()) != 0) {
-    return failed_call();
-  }
-  return {};
+  return done;
 }
 
 }  // namespace msb::virtio

@@ -4,20 +4,29 @@
 #include <linux/fs.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <memory>
+#include <optional>
 #include <utility>
 
+#include "virtio/fs/posix_acl.hpp"
 #include "virtio/fs/shared_files.hpp"
+#include "virtio/fs/xattr_names.hpp"
 
 namespace msb::virtio {
 
-// As inode_init_owner() in Linux.
-GuestOwner SharedFiles::owner_of_new(const Node& directory, std::uint32_t mode,
-                                     std::uint32_t device, const Caller& caller) {
-  GuestOwner owner{.mode = mode, .uid = caller.uid, .gid = caller.gid, .device = device};
+// As inode_init_owner() and posix_acl_create() in Linux.
+SharedFiles::Birth SharedFiles::birth_in(const Node& directory, int descriptor, std::uint32_t mode,
+                                         std::uint32_t device, const Caller& caller) {
+  Birth birth;
+  GuestOwner& owner = birth.owner;
+  owner = {.mode = mode, .uid = caller.uid, .gid = caller.gid, .device = device};
+  if (S_ISLNK(mode)) {
+    return birth;
+  }
   if (directory.gives_group) {
     owner.gid = directory.group;
     if (S_ISDIR(mode)) {
@@ -30,37 +39,69 @@ GuestOwner SharedFiles::owner_of_new(const Node& directory, std::uint32_t mode,
       caller.gid != owner.gid) {
     owner.mode &= ~std::uint32_t{S_ISGID};
   }
-  return owner;
+  std::optional<PosixAcl> inherited;
+  if (directory.share->has_xattrs) {
+    inherited = acl_at(path_to(descriptor), kDefaultAclXattr);
+  }
+  if (!inherited) {
+    owner.mode &= ~(caller.umask & 0777);
+    return birth;
+  }
+  if (S_ISDIR(mode)) {
+    birth.default_acl = inherited->bytes();
+  }
+  owner.mode = (owner.mode & ~std::uint32_t{0777}) | inherited->limit(owner.mode);
+  if (!inherited->is_minimal() && (S_ISREG(mode) || S_ISDIR(mode))) {
+    birth.access_acl = inherited->bytes();
+  }
+  return birth;
 }
 
-Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const GuestOwner& owner) {
+Outcome<void> SharedFiles::bear(Share& share, const Place& place, const Birth& birth) {
+  if (!rule_.shows(place.status, birth.owner)) {
+    if (auto owned = set_owner(share, place, birth.owner); !owned) {
+      return owned;
+    }
+  }
+  const auto keep = [&](std::string_view name, const std::vector<std::byte>& value) {
+    return value.empty() || ::setxattr(place.path.c_str(), host_xattr(name).c_str(), value.data(),
+                                       value.size(), 0) == 0;
+  };
+  if (!keep(kAccessAclXattr, birth.access_acl) || !keep(kDefaultAclXattr, birth.default_acl)) {
+    return failed_call();
+  }
+  return {};
+}
+
+Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const Birth& birth) {
   const auto status = examine_entry(slot.descriptor->get(), slot.name);
   if (!status) {
     return std::unexpected(status.error());
   }
-  if (!rule_.shows(*status, owner)) {
-    auto opened = open_entry(slot.descriptor->get(), slot.name, O_PATH);
-    if (!opened) {
-      return std::unexpected(opened.error());
-    }
-    auto place = open_place(std::make_shared<const Fd>(std::move(*opened)));
-    if (!place) {
-      return std::unexpected(place.error());
-    }
-    return enter_new(slot, owner, std::move(*place));
+  if (rule_.shows(*status, birth.owner) && birth.access_acl.empty() && birth.default_acl.empty()) {
+    return enter_new(slot, birth, {*status, {}, false, {}});
   }
-  return enter_new(slot, owner, {*status, {}, false, {}});
+  auto opened = open_entry(slot.descriptor->get(), slot.name, O_PATH);
+  if (!opened) {
+    return std::unexpected(opened.error());
+  }
+  auto place = open_place(std::make_shared<const Fd>(std::move(*opened)));
+  if (!place) {
+    return std::unexpected(place.error());
+  }
+  return enter_new(slot, birth, std::move(*place));
 }
 
-Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const GuestOwner& owner, Place place) {
+Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const Birth& birth, Place place) {
   Share& share = *slot.directory->share;
-  GuestOwner shown = owner;
-  if (!rule_.shows(place.status, owner)) {
-    if (auto owned = set_owner(share, place, owner); !owned) {
-      // What could not be made as asked for is not left behind.
-      ::unlinkat(slot.descriptor->get(), slot.name.c_str(), S_ISDIR(owner.mode) ? AT_REMOVEDIR : 0);
-      return std::unexpected(owned.error());
-    }
+  GuestOwner shown = birth.owner;
+  if (auto born = bear(share, place, birth); !born) {
+    // What could not be made as asked for is not left behind.
+    ::unlinkat(slot.descriptor->get(), slot.name.c_str(),
+               S_ISDIR(birth.owner.mode) ? AT_REMOVEDIR : 0);
+    return std::unexpected(born.error());
+  }
+  if (!rule_.shows(place.status, birth.owner)) {
     shown = owner_of(share, place);
   }
   auto entered = nodes_.enter(*slot.directory, slot.name, place.status);
@@ -83,18 +124,18 @@ Outcome<Entry> SharedFiles::make_node(std::uint64_t parent, std::string_view nam
     return std::unexpected(EINVAL);
   }
   const bool is_device = type == S_IFCHR || type == S_IFBLK;
-  const GuestOwner owner =
-      owner_of_new(*where->directory, mode & (S_IFMT | 07777), is_device ? device : 0, caller);
+  const Birth birth = birth_in(*where->directory, where->descriptor->get(), mode & (S_IFMT | 07777),
+                               is_device ? device : 0, caller);
   if (is_device && !where->directory->share->has_xattrs) {
     return std::unexpected(EPERM);
   }
   const std::uint32_t host_type = OwnerRule::host_type(mode);
   const std::uint32_t permissions =
-      host_type == S_IFREG ? OwnerRule::host_mode(owner.mode) : owner.mode & 0777;
+      host_type == S_IFREG ? OwnerRule::host_mode(birth.owner.mode) : birth.owner.mode & 0777;
   if (::mknodat(where->descriptor->get(), where->name.c_str(), host_type | permissions, 0) != 0) {
     return failed_call();
   }
-  return enter_new(*where, owner);
+  return enter_new(*where, birth);
 }
 
 Outcome<Entry> SharedFiles::make_directory(std::uint64_t parent, std::string_view name,
@@ -103,12 +144,13 @@ Outcome<Entry> SharedFiles::make_directory(std::uint64_t parent, std::string_vie
   if (!where) {
     return std::unexpected(where.error());
   }
-  const GuestOwner owner = owner_of_new(*where->directory, S_IFDIR | (mode & 07777), 0, caller);
-  if (::mkdirat(where->descriptor->get(), where->name.c_str(), OwnerRule::host_mode(owner.mode)) !=
-      0) {
+  const Birth birth =
+      birth_in(*where->directory, where->descriptor->get(), S_IFDIR | (mode & 07777), 0, caller);
+  if (::mkdirat(where->descriptor->get(), where->name.c_str(),
+                OwnerRule::host_mode(birth.owner.mode)) != 0) {
     return failed_call();
   }
-  return enter_new(*where, owner);
+  return enter_new(*where, birth);
 }
 
 Outcome<Entry> SharedFiles::make_link(std::uint64_t parent, std::string_view name,
@@ -120,7 +162,8 @@ Outcome<Entry> SharedFiles::make_link(std::uint64_t parent, std::string_view nam
   if (::symlinkat(target.c_str(), where->descriptor->get(), where->name.c_str()) != 0) {
     return failed_call();
   }
-  return enter_new(*where, owner_of_new(*where->directory, S_IFLNK | 0777, 0, caller));
+  return enter_new(
+      *where, birth_in(*where->directory, where->descriptor->get(), S_IFLNK | 0777, 0, caller));
 }
 
 Outcome<Entry> SharedFiles::link(std::uint64_t id, std::uint64_t parent, std::string_view name) {

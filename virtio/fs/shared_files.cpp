@@ -43,7 +43,7 @@ timespec time_of(bool set, bool now, std::uint64_t seconds, std::uint32_t nanose
 
 }  // namespace
 
-Result<std::uint64_t> SharedFiles::add(Fd root, bool read_only, ShareCache cache) {
+Result<SharedFiles::Root> SharedFiles::add(Fd root, bool read_only, ShareCache cache) {
   const auto status = examine(root.get());
   if (!status) {
     return fail_errno(status.error(), "cannot examine what is to be shared");
@@ -61,11 +61,12 @@ Result<std::uint64_t> SharedFiles::add(Fd root, bool read_only, ShareCache cache
   share->cache = cache;
   share->number = next_share_++;
   share->late_errors = has_late_errors(file_system);
-  auto node = nodes_.add_root(std::move(share));
+  const auto node = nodes_.add_root(share);
   if (!node) {
     return fail_errno(node.error(), "cannot share");
   }
-  return (*node)->id;
+  shares_.push_back(std::move(share));
+  return Root{(*node)->id, S_ISDIR(status->stx_mode)};
 }
 
 void SharedFiles::remove(std::uint64_t root) {
@@ -76,6 +77,7 @@ void SharedFiles::remove(std::uint64_t root) {
   const std::shared_ptr<Share> share = node->share;
   std::erase_if(handles_, [&](const auto& handle) { return handle.second->share == share; });
   nodes_.remove(*share);
+  std::erase(shares_, share);
 }
 
 void SharedFiles::reset() {
@@ -358,7 +360,11 @@ Outcome<fuse_attr> SharedFiles::set_attributes(std::uint64_t id, const fuse_seta
     if ((wanted.valid & FATTR_GID) != 0) {
       owner.gid = wanted.gid;
     }
-    if (auto done = set_owner(*node.share, *where, owner); !done) {
+    auto done = set_owner(*node.share, *where, owner);
+    if (done && (wanted.valid & FATTR_MODE) != 0 && !S_ISLNK(owner.mode)) {
+      done = chmod_acl(*node.share, *where, owner.mode);
+    }
+    if (!done) {
       return std::unexpected(done.error());
     }
   }

@@ -27,6 +27,7 @@ namespace msb::virtio {
 struct Caller {
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
+  std::uint32_t umask = 0;
 };
 
 struct Entry {
@@ -73,9 +74,12 @@ class SharedFiles {
   SharedFiles(OwnerRule rule, const ShareLimits& limits)
       : rule_(rule), limits_(limits), nodes_(limits.nodes, limits.node_descriptors) {}
 
-  // Shares a directory or a regular file: `root` is an O_PATH descriptor of it. Gives the number of
-  // its node.
-  Result<std::uint64_t> add(Fd root, bool read_only, ShareCache cache);
+  // Shares a directory or a regular file: `root` is an O_PATH descriptor of it.
+  struct Root {
+    std::uint64_t node;
+    bool directory;
+  };
+  Result<Root> add(Fd root, bool read_only, ShareCache cache);
   // Takes a share away: its nodes and handles are unknown from now on. By the number of its root.
   void remove(std::uint64_t root);
 
@@ -134,13 +138,16 @@ class SharedFiles {
                                     std::uint64_t to_offset, std::uint64_t length);
   // What close(2) would say.
   static Outcome<void> flush(const OpenFile& file);
-  Outcome<void> sync_file_system(std::uint64_t node);
+  // Of all shares that are written to.
+  Outcome<void> sync_file_systems();
 
   // --- extended attributes, by their names in the guest ---
   Outcome<std::vector<std::byte>> get_xattr(std::uint64_t node, std::string_view name,
                                             std::size_t room);
+  // `flags`: setxattr(2)'s; `extra`: FUSE_SETXATTR_*.
   Outcome<void> set_xattr(std::uint64_t node, std::string_view name,
-                          std::span<const std::byte> value, std::uint32_t flags);
+                          std::span<const std::byte> value, std::uint32_t flags,
+                          std::uint32_t extra);
   Outcome<void> remove_xattr(std::uint64_t node, std::string_view name);
   // Names, each ended by a NUL.
   Outcome<std::vector<std::byte>> list_xattrs(std::uint64_t node);
@@ -176,14 +183,26 @@ class SharedFiles {
   fuse_attr show_as(Node& node, const struct statx& status, const GuestOwner& owner);
   // Changes how a file is shown, in the mode and the attribute that it has on the host.
   Outcome<void> set_owner(Share& share, const Place& place, const GuestOwner& wanted);
-  GuestOwner owner_of_new(const Node& directory, std::uint32_t mode, std::uint32_t device,
-                          const Caller& caller);
+  // What is made in a directory, as it is to be.
+  struct Birth {
+    GuestOwner owner;
+    std::vector<std::byte> access_acl;   // empty: none
+    std::vector<std::byte> default_acl;  // likewise
+  };
+  // `descriptor`: of the directory.
+  Birth birth_in(const Node& directory, int descriptor, std::uint32_t mode, std::uint32_t device,
+                 const Caller& caller);
+  // Makes the file at an open place what it is to be.
+  Outcome<void> bear(Share& share, const Place& place, const Birth& birth);
   // Counts a lookup of what is at `slot`.
   Outcome<Entry> enter(const Slot& slot);
   // Likewise of what was just made there, for `owner`.
-  Outcome<Entry> enter_new(const Slot& slot, const GuestOwner& owner);
-  Outcome<Entry> enter_new(const Slot& slot, const GuestOwner& owner, Place place);
+  Outcome<Entry> enter_new(const Slot& slot, const Birth& birth);
+  Outcome<Entry> enter_new(const Slot& slot, const Birth& birth, Place place);
   Outcome<Handle> add_handle(OpenFile file);
+  Outcome<void> set_acl(Node& node, std::string_view name, std::span<const std::byte> value,
+                        std::uint32_t flags);
+  Outcome<void> chmod_acl(Share& share, const Place& place, std::uint32_t mode);
   Outcome<void> drop_privileges(Share& share, const Place& place, bool modes);
   bool has_capability(Share& share, const Place& place);
   Outcome<void> truncate(Node& node, const Place& place, const fuse_setattr_in& wanted);
@@ -191,6 +210,7 @@ class SharedFiles {
   OwnerRule rule_;
   ShareLimits limits_;
   NodeTable nodes_;
+  std::vector<std::shared_ptr<Share>> shares_;
   std::uint32_t next_share_ = 1;
   std::uint64_t next_handle_ = 1;
   std::unordered_map<std::uint64_t, std::shared_ptr<OpenFile>> handles_;

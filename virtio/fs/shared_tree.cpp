@@ -77,12 +77,13 @@ Result<void> SharedTree::add_text(std::string_view path, std::string text) {
   return {};
 }
 
-Result<void> SharedTree::add_share(std::string_view path, std::uint64_t root) {
+Result<void> SharedTree::add_share(std::string_view path, std::uint64_t root, bool directory) {
   auto node = add_node(path);
   if (!node) {
     return std::unexpected(node.error());
   }
   (*node)->share = root;
+  (*node)->share_directory = directory;
   return {};
 }
 

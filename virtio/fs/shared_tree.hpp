@@ -23,8 +23,9 @@ class SharedTree {
     std::map<std::string, std::uint64_t, std::less<>> children;  // of a directory
     Fd file;                                                     // of a file that is a descriptor
     std::string text;                                            // of a file that is a text
-    std::uint64_t size = 0;   // of a file, bytes, as it was when added
-    std::uint64_t share = 0;  // not a file of ours: the node that is the root of a share
+    std::uint64_t size = 0;        // of a file, bytes, as it was when added
+    std::uint64_t share = 0;       // not a file of ours: the node that is the root of a share
+    bool share_directory = false;  // which is one
   };
   static constexpr std::uint64_t kRoot = 1;
 
@@ -36,7 +37,7 @@ class SharedTree {
   Result<void> add_file(std::string_view path, Fd file);
   Result<void> add_text(std::string_view path, std::string text);
   // Likewise the root of a share, by its number among the shared nodes.
-  Result<void> add_share(std::string_view path, std::uint64_t root);
+  Result<void> add_share(std::string_view path, std::uint64_t root, bool directory);
 
   // Null when there is no such node.
   [[nodiscard]] const Node* find(std::uint64_t id) const;

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 
+#include "virtio/fs/posix_acl.hpp"
 #include "virtio/fs/shared_files.hpp"
 #include "virtio/fs/xattr_names.hpp"
 
@@ -46,8 +48,64 @@ Outcome<std::vector<std::byte>> SharedFiles::get_xattr(std::uint64_t id, std::st
   return value;
 }
 
+std::optional<PosixAcl> acl_at(const std::string& path, std::string_view name) {
+  std::vector<std::byte> value(4096);  // as much as the guest's kernel takes
+  const ssize_t size =
+      ::getxattr(path.c_str(), host_xattr(name).c_str(), value.data(), value.size());
+  return size <= 0 ? std::nullopt
+                   : PosixAcl::parse(std::span(value).first(static_cast<std::size_t>(size)));
+}
+
+// An access list says the mode as well, and one that says no more need not be kept
+// (posix_acl_update_mode() in Linux).
+Outcome<void> SharedFiles::set_acl(Node& node, std::string_view name,
+                                   std::span<const std::byte> value, std::uint32_t extra) {
+  const auto acl = PosixAcl::parse(value);
+  if (!acl) {
+    return std::unexpected(EINVAL);
+  }
+  if (name == kDefaultAclXattr && !S_ISDIR(node.type)) {
+    return std::unexpected(EACCES);
+  }
+  const auto where = open_place(node);
+  if (!where) {
+    return std::unexpected(where.error());
+  }
+  const std::string on_host = host_xattr(name);
+  const bool kept = name == kDefaultAclXattr || !acl->is_minimal();
+  if (kept ? ::setxattr(where->path.c_str(), on_host.c_str(), value.data(), value.size(), 0) != 0
+           : ::removexattr(where->path.c_str(), on_host.c_str()) != 0 && errno != ENODATA) {
+    return failed_call();
+  }
+  if (name == kDefaultAclXattr) {
+    return {};
+  }
+  GuestOwner owner = owner_of(*node.share, *where);
+  owner.mode = (owner.mode & ~std::uint32_t{0777}) | acl->mode();
+  if ((extra & FUSE_SETXATTR_ACL_KILL_SGID) != 0) {
+    owner.mode &= ~std::uint32_t{S_ISGID};
+  }
+  return set_owner(*node.share, *where, owner);
+}
+
+// posix_acl_chmod() in Linux.
+Outcome<void> SharedFiles::chmod_acl(Share& share, const Place& place, std::uint32_t mode) {
+  auto acl = share.has_xattrs ? acl_at(place.path, kAccessAclXattr) : std::nullopt;
+  if (!acl) {
+    return {};
+  }
+  acl->set_mode(mode);
+  const auto value = acl->bytes();
+  if (::setxattr(place.path.c_str(), host_xattr(kAccessAclXattr).c_str(), value.data(),
+                 value.size(), 0) != 0) {
+    return failed_call();
+  }
+  return {};
+}
+
 Outcome<void> SharedFiles::set_xattr(std::uint64_t id, std::string_view name,
-                                     std::span<const std::byte> value, std::uint32_t flags) {
+                                     std::span<const std::byte> value, std::uint32_t flags,
+                                     std::uint32_t extra) {
   const auto found = writable_node(id);
   if (!found) {
     return std::unexpected(found.error());
@@ -58,6 +116,9 @@ Outcome<void> SharedFiles::set_xattr(std::uint64_t id, std::string_view name,
   }
   if (!can_have_xattrs((*found)->type)) {
     return std::unexpected(EPERM);
+  }
+  if (name == kAccessAclXattr || name == kDefaultAclXattr) {
+    return set_acl(**found, name, value, extra);
   }
   const auto where = open_place(**found);
   if (!where) {

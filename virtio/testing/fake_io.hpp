@@ -16,6 +16,7 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/async_io.hpp"
@@ -25,7 +26,7 @@ namespace msb::virtio::testing {
 
 class FakeIo final : public AsyncIo {
  public:
-  enum class Kind { kRead, kWrite, kPoll, kTimeout, kSync, kAllocate, kDefer };
+  enum class Kind { kRead, kWrite, kPoll, kTimeout, kSync, kAllocate, kDefer, kOffload };
   struct Request {
     Kind kind;
     int fd;
@@ -34,7 +35,8 @@ class FakeIo final : public AsyncIo {
     std::uint64_t offset;
     std::uint32_t events;  // of a poll; the mode of an allocation
     Operation* operation;
-    std::uint64_t length = 0;  // of an allocation
+    std::uint64_t length = 0;         // of an allocation
+    std::function<void()> work = {};  // that was offloaded
     bool cancelled = false;
   };
 
@@ -67,6 +69,9 @@ class FakeIo final : public AsyncIo {
     start({Kind::kAllocate, fd, {}, offset, static_cast<std::uint32_t>(mode), &op, length});
   }
   void defer(Operation& op) override { start({Kind::kDefer, -1, {}, 0, 0, &op}); }
+  void offload(std::function<void()> work, Operation& op) override {
+    start({Kind::kOffload, -1, {}, 0, 0, &op, 0, std::move(work)});
+  }
   void cancel(Operation& op) override {
     for (Request& request : pending_) {
       if (request.operation == &op) {
@@ -161,6 +166,9 @@ class FakeIo final : public AsyncIo {
                         static_cast<off_t>(request.offset), static_cast<off_t>(request.length));
         break;
       case Kind::kDefer:
+        return 0;
+      case Kind::kOffload:
+        request.work();
         return 0;
       case Kind::kWrite: {
         if (request.offset != kNoOffset) {

@@ -89,7 +89,9 @@ class FuzzBackend {
 
   std::optional<std::int32_t> answer(const FakeIo::Request& request) {
     using Kind = FakeIo::Kind;
-    if (request.kind == Kind::kDefer || request.kind == Kind::kTimeout) {
+    const bool certain = request.kind == Kind::kDefer || request.kind == Kind::kTimeout ||
+                         request.kind == Kind::kOffload;
+    if (certain) {
       return std::nullopt;
     }
     if (request.kind == Kind::kRead) {
