@@ -15,6 +15,7 @@
 #include "vmm/boot.hpp"
 #include "vmm/cpuid.hpp"
 #include "vmm/elf_loader.hpp"
+#include "vmm/file_filter.hpp"
 #include "vmm/kernel_log.hpp"
 #include "vmm/layout.hpp"
 
@@ -196,6 +197,16 @@ Result<void> Machine::add_share(const MachineConfig& config, std::vector<Fd>& de
       return added;
     }
   }
+  loop_.on_worker_start([this] {
+    if (auto restricted = restrict_to_files(); !restricted) {
+      loop_.post([this, error = restricted.error()] {
+        owner_.stopped({StopReason::kInternalError, error.message});
+      });
+      while (true) {
+        ::pause();  // it serves nobody; the process is about to end
+      }
+    }
+  });
   return add_device("fs",
                     std::make_unique<virtio::FsDevice>(config.share_tag, std::move(server), loop_));
 }

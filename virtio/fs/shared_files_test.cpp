@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/fuse.h>
+#include <linux/posix_acl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -25,7 +26,9 @@
 #include <vector>
 
 #include "virtio/fs/fuse_server.hpp"
+#include "virtio/fs/posix_acl.hpp"
 #include "virtio/fs/xattr_names.hpp"
+#include "virtio/testing/acl_bytes.hpp"
 #include "virtio/testing/fuse_client.hpp"
 
 namespace msb::virtio {
@@ -353,7 +356,7 @@ TEST_CASE_FIXTURE(
   CHECK(guest.set_xattr(file, "user.mine", "1").error == 0);
   CHECK(guest.set_xattr(file, "security.capability", "cap").error == 0);
   CHECK(guest.set_xattr(file, "trusted.overlay.opaque", "y").error == 0);
-  CHECK(guest.set_xattr(file, "system.posix_acl_access", "acl").error == 0);
+  CHECK(guest.set_xattr(file, "system.posix_acl_access", "acl").error == -EINVAL);
   CHECK(xattr_of(host() / "file", "user.mine") == "1");
   CHECK(xattr_of(host() / "file", "user.msb.security.capability") == "cap");
   CHECK(xattr_of(host() / "file", "security.capability").empty());
@@ -375,6 +378,50 @@ TEST_CASE_FIXTURE(
   CHECK(guest.attr(file).uid == 7);
   CHECK(guest.set_xattr(file, std::string(256, 'x'), "y").error == -ERANGE);
   CHECK(guest.set_xattr(file, "user.large", std::string(65536, 'x')).error < 0);
+}
+
+TEST_CASE_FIXTURE(Fixture,
+                  "access lists and modes are kept in step, and directories pass theirs on") {
+  const auto text = [](const std::vector<testing::AclLine>& lines) {
+    const auto bytes = testing::acl_bytes(lines);
+    return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  };
+  constexpr std::uint32_t kNone = ~std::uint32_t{0};
+  const auto list = [&](std::uint16_t user, std::uint16_t mask, std::uint16_t other) {
+    return text({{ACL_USER_OBJ, user, kNone},
+                 {ACL_USER, 7, 1000},
+                 {ACL_GROUP_OBJ, 4, kNone},
+                 {ACL_MASK, mask, kNone},
+                 {ACL_OTHER, other, kNone}});
+  };
+  const std::uint64_t file = FuseClient::entry(guest.create(work, "file", 0640)).nodeid;
+  CHECK(guest.set_xattr(file, kAccessAclXattr, list(6, 6, 0)).error == 0);
+  CHECK(guest.attr(file).mode == (S_IFREG | 0660));
+  CHECK(guest.chmod(file, 0411).error == 0);
+  CHECK(guest.get_xattr(file, kAccessAclXattr).text() == list(4, 1, 1));
+  CHECK(xattr_of(host() / "file", "system.posix_acl_access").empty());
+  // One that says no more than the mode is not kept.
+  CHECK(guest
+            .set_xattr(
+                file, kAccessAclXattr,
+                text({{ACL_USER_OBJ, 6, kNone}, {ACL_GROUP_OBJ, 4, kNone}, {ACL_OTHER, 4, kNone}}))
+            .error == 0);
+  CHECK(guest.get_xattr(file, kAccessAclXattr).error == -ENODATA);
+  CHECK(guest.attr(file).mode == (S_IFREG | 0644));
+  CHECK(guest.set_xattr(file, kDefaultAclXattr, list(7, 7, 7)).error == -EACCES);
+
+  REQUIRE(guest.mkdir(work, "folder", 0755).error == 0);
+  const std::uint64_t folder = guest.walk(work, "folder");
+  CHECK(guest.set_xattr(folder, kDefaultAclXattr, list(7, 7, 5)).error == 0);
+  guest.umask = 077;  // which an inherited list stands in for
+  const auto made = FuseClient::entry(guest.create(folder, "made", 0664));
+  CHECK(made.attr.mode == (S_IFREG | 0664));
+  CHECK(guest.get_xattr(made.nodeid, kAccessAclXattr).text() == list(6, 6, 4));
+  const auto below = guest.mkdir(folder, "below", 0700).as<fuse_entry_out>();
+  CHECK(below.attr.mode == (S_IFDIR | 0700));
+  CHECK(guest.get_xattr(below.nodeid, kAccessAclXattr).text() == list(7, 0, 0));
+  CHECK(guest.get_xattr(below.nodeid, kDefaultAclXattr).text() == list(7, 7, 5));
+  CHECK(FuseClient::entry(guest.create(work, "masked", 0666)).attr.mode == (S_IFREG | 0600));
 }
 
 TEST_CASE_FIXTURE(Fixture, "writing takes capabilities and set-user-ID away") {

@@ -31,6 +31,7 @@ class FuseClient {
   // Who asks.
   std::uint32_t uid = 0;
   std::uint32_t gid = 0;
+  std::uint32_t umask = 0;
 
   struct Reply {
     std::int32_t error = 0;  // negative
@@ -138,6 +139,7 @@ class FuseClient {
     fuse_create_in in{};
     in.flags = flags;
     in.mode = mode;
+    in.umask = umask;
     return ask_with(FUSE_CREATE, parent, in, name);
   }
   static fuse_entry_out entry(const Reply& created) { return created.as<fuse_entry_out>(); }
@@ -148,13 +150,14 @@ class FuseClient {
     return out.fh;
   }
   Reply mkdir(std::uint64_t parent, std::string_view name, std::uint32_t mode) {
-    return ask_with(FUSE_MKDIR, parent, fuse_mkdir_in{mode, 0}, name);
+    return ask_with(FUSE_MKDIR, parent, fuse_mkdir_in{mode, umask}, name);
   }
   Reply mknod(std::uint64_t parent, std::string_view name, std::uint32_t mode,
               std::uint32_t device = 0) {
     fuse_mknod_in in{};
     in.mode = mode;
     in.rdev = device;
+    in.umask = umask;
     return ask_with(FUSE_MKNOD, parent, in, name);
   }
   Reply symlink(std::uint64_t parent, std::string_view name, std::string_view target) {
