@@ -198,6 +198,10 @@ void Loop::offload(std::function<void()> work, Operation& op) {
   ++pending_;
   {
     const std::scoped_lock lock(work_mutex_);
+    if (!working_) {
+      worked_.emplace_back(&op, -ECANCELED);  // the loop ends
+      return;
+    }
     work_.push_back({std::move(work), &op});
   }
   if (!worker_.joinable()) {
@@ -330,6 +334,7 @@ void Loop::drain() {
     ::io_uring_prep_cancel(entry, nullptr, 0);
     entry->cancel_flags = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;
     ::io_uring_sqe_set_data(entry, nullptr);
+    finish_worked();
     if (!run_once()) {
       break;  // the ring is gone; nothing can complete any more
     }

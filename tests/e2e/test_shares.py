@@ -298,13 +298,19 @@ def test_an_ordinary_user_of_the_host_is_root_in_the_guest_and_keeps_what_it_mak
     for path in [shared.parent, tmp_path, *tmp_path.parents]:
         if path.stat().st_mode & 0o001 == 0:
             path.chmod(path.stat().st_mode | 0o011)
+    (shared / "guarded").mkdir()
+    (shared / "guarded/file").write_text("")
+    (shared / "guarded/file").chmod(0o444)
+    (shared / "guarded").chmod(0o555)
+    for path in (shared / "guarded", shared / "guarded/file"):
+        os.chown(path, user, user)
     (shared / "roots").write_text("root's")
     (shared / "roots").chmod(0o600)
     os.chmod("/dev/kvm", 0o666)
     vmm = Vmm(home)
     prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     script = ("cd /work; stat -c '%n %U' . roots; cat roots 2>&1; touch mine; chown 5:6 mine; chmod 4400 mine; stat -c '%a %u:%g' mine; echo x >> mine; "
-              "mknod null c 1 3; echo away > null; mkdir folder; chmod 0 folder; touch folder/inside; ls -l folder | wc -l; rm roots && echo removed")
+              "chmod -R u+w guarded; echo x > guarded/file; rm -r guarded; mknod null c 1 3; echo away > null; mkdir folder; chmod 0 folder; touch folder/inside; ls -l folder | wc -l; rm roots && echo removed")
     result = vmm.run("sh", "-c", script, options=["--share", f"{shared}:/work"], prefix=prefix)
     assert (result.returncode, result.stderr) == (0, b""), result
     assert result.stdout.decode().splitlines() == [". root", "roots nobody", "cat: can't open 'roots': Permission denied", "4400 5:6", "2",

@@ -81,19 +81,51 @@ void FsDevice::serve(Queue& queue, DescriptorChain chain) {
   }
 }
 
+namespace {
+
+// Reads what needs no waiting for; gives how much that is. Where the host's file system cannot tell
+// what does, it is waited for here rather than on the loop's thread. `size` becomes less where the
+// file ends.
+Outcome<std::uint64_t> read_at_once(const DescriptorChain& chain, const FuseRead& read,
+                                    std::uint64_t& size) {
+  std::uint64_t moved = 0;
+  int flags = RWF_NOWAIT;
+  while (moved < size) {
+    const auto iovecs = chain.writable_iovecs(sizeof(fuse_out_header) + moved, size - moved);
+    const ssize_t got = ::preadv2(read.file, iovecs.data(), static_cast<int>(iovecs.size()),
+                                  static_cast<off_t>(read.offset + moved), flags);
+    if (got > 0) {
+      moved += static_cast<std::uint64_t>(got);
+    } else if (got == 0) {
+      size = moved;
+    } else if (errno == EOPNOTSUPP && flags != 0) {
+      flags = 0;
+    } else if (errno == EAGAIN) {
+      break;
+    } else if (errno != EINTR) {
+      return failed_call();
+    }
+  }
+  return moved;
+}
+
+}  // namespace
+
 // On the other thread: serves a request, and moves what needs no waiting for.
 void FsDevice::work(Transfer& transfer) {
   const DescriptorChain& chain = transfer.chain;
   transfer.answer =
       server_.finish(transfer.rest, transfer.request, chain.readable_size(), reply_room(chain));
-  if (const auto* read = std::get_if<FuseRead>(&transfer.answer)) {
-    const auto iovecs = chain.writable_iovecs(sizeof(fuse_out_header), read->size);
-    const ssize_t size = ::preadv2(read->file, iovecs.data(), static_cast<int>(iovecs.size()),
-                                   static_cast<off_t>(read->offset), RWF_NOWAIT);
-    // Less may be the end of the file, or what the host would have to fetch.
-    transfer.moved = static_cast<std::uint64_t>(std::max<ssize_t>(size, 0));
+  if (auto* read = std::get_if<FuseRead>(&transfer.answer)) {
+    const auto moved = read_at_once(chain, *read, read->size);
+    if (moved) {
+      transfer.moved = *moved;
+    } else {
+      transfer.answer = refuse(moved.error());
+    }
   } else if (const auto* write = std::get_if<FuseWrite>(&transfer.answer);
-             write != nullptr && (write->at_end || write->size <= kWrittenAtOnce)) {
+             write != nullptr &&
+             (write->at_end || write->size <= kWrittenAtOnce || write->file->share->late_errors)) {
     const auto iovecs = chain.readable_iovecs(kFuseWriteHeader, write->size);
     ssize_t size = 0;
     do {
@@ -240,7 +272,9 @@ void FsDevice::finish(Transfer& transfer, std::int32_t error, std::uint32_t used
   ++counters_.requests;
   counters_.errors += error != 0 ? 1 : 0;
   transfer.queue.push(std::move(transfer.chain), used);
+  // It lives on until the next round; what it holds open need not.
   transfer.keep.reset();
+  transfer.answer = FuseSilence{};
   transfers_.finish(transfer);
 }
 

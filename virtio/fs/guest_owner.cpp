@@ -68,7 +68,7 @@ GuestOwner OwnerRule::shown(const struct statx& status,
   owner.device = (status.stx_rdev_minor & 0xff) | status.stx_rdev_major << 8 |
                  (status.stx_rdev_minor & ~std::uint32_t{0xff}) << 12;
   // An attribute tells of what a file of this type can stand for, or of another file.
-  if (!kept || host_type(kept->mode) != (status.stx_mode & S_IFMT)) {
+  if (!kept || status.stx_uid != uid_ || host_type(kept->mode) != (status.stx_mode & S_IFMT)) {
     return owner;
   }
   owner.uid = kept->uid;

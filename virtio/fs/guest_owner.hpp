@@ -47,9 +47,13 @@ class OwnerRule {
  public:
   OwnerRule(std::uint32_t uid, std::uint32_t gid) : uid_(uid), gid_(gid) {}
 
+  [[nodiscard]] std::uint32_t uid() const { return uid_; }
+  [[nodiscard]] std::uint32_t gid() const { return gid_; }
+
   // As which owner and mode a file of the host is shown. `kept`: what its attribute says, if it has
-  // one. Its mode counts as long as it leads to the mode that the file has: a later chmod(1) on the
-  // host counts more.
+  // one: that counts of files of the user who runs the sandbox, which all are that guests make, and
+  // not what others have written beside theirs. Its mode counts as long as it leads to the mode
+  // that the file has: a later chmod(1) on the host counts more.
   [[nodiscard]] GuestOwner shown(const struct statx& status,
                                  const std::optional<GuestOwner>& kept) const;
 

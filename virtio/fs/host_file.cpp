@@ -3,12 +3,17 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <climits>
+#include <cstdint>
 #include <string_view>
 
 namespace msb::virtio {
@@ -66,10 +71,26 @@ Outcome<Fd> reopen(int path, int flags) {
     return std::unexpected(ELOOP);
   }
   Fd opened(::open(path_to(path).c_str(), flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
-  if (!opened) {
+  // Only the opening was not to wait, for leases of others.
+  if (!opened || ::fcntl(opened.get(), F_SETFL, flags) != 0) {
     return failed_call();
   }
   return opened;
+}
+
+Outcome<bool> is_kernels_own(int descriptor) {
+  // The last two have no names in <linux/magic.h>: configfs and mqueue.
+  constexpr std::array<std::uint32_t, 18> kTypes{
+      PROC_SUPER_MAGIC,   SYSFS_MAGIC,        DEBUGFS_MAGIC,       TRACEFS_MAGIC,
+      SECURITYFS_MAGIC,   CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, BPF_FS_MAGIC,
+      EFIVARFS_MAGIC,     PSTOREFS_MAGIC,     SELINUX_MAGIC,       SMACK_MAGIC,
+      DEVPTS_SUPER_MAGIC, BINFMTFS_MAGIC,     NSFS_MAGIC,          RDTGROUP_SUPER_MAGIC,
+      0x62656570,         0x19800202};
+  struct statfs status{};
+  if (::fstatfs(descriptor, &status) != 0) {
+    return failed_call();
+  }
+  return std::ranges::find(kTypes, static_cast<std::uint32_t>(status.f_type)) != kTypes.end();
 }
 
 namespace {

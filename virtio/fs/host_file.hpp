@@ -44,6 +44,10 @@ Outcome<Fd> open_entry(int directory, const std::string& name, int flags, mode_t
 // directory: nothing else is ever opened.
 Outcome<Fd> reopen(int path, int flags);
 
+// Whether a file belongs to a file system whose files are not data but the kernel's own controls
+// (/proc and the like), which could lead anywhere: to this process's memory, for one.
+Outcome<bool> is_kernels_own(int descriptor);
+
 // statx(2) of an entry, or of a descriptor.
 Outcome<struct statx> examine_entry(int directory, const std::string& name);
 Outcome<struct statx> examine(int descriptor);

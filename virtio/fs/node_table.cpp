@@ -30,6 +30,7 @@ Outcome<Node*> NodeTable::add_root(std::shared_ptr<Share> share) {
   node.path = std::make_shared<const Fd>(std::move(path));
   by_inode_[key_in_table(*share, key)] = id;
   share->root_node = id;
+  share->device = key.device;
   node.share = std::move(share);
   return &node;
 }
@@ -93,7 +94,26 @@ void NodeTable::erase(std::unordered_map<std::uint64_t, Node>::iterator position
   nodes_.erase(position);
 }
 
+PathFd NodeTable::opened(const Node& node) {
+  for (const std::weak_ptr<const Fd>& each : node.opened) {
+    if (PathFd file = each.lock()) {
+      return file;
+    }
+  }
+  return nullptr;
+}
+
 Outcome<PathFd> NodeTable::path(Node& node) {
+  auto found = path_by_name(node);
+  if (!found && found.error() == ESTALE) {
+    if (PathFd file = opened(node)) {
+      return file;
+    }
+  }
+  return found;
+}
+
+Outcome<PathFd> NodeTable::path_by_name(Node& node) {
   // Up to the nearest ancestor that is open: a loop, since a guest makes trees as deep as it likes.
   std::vector<Node*> closed;
   Node* at = &node;

@@ -6,12 +6,14 @@
 
 #include <sys/types.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <list>
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "base/fd.hpp"
 #include "base/share_cache.hpp"
@@ -24,10 +26,22 @@ struct Share {
   Fd root;  // O_PATH
   bool read_only = false;
   ShareCache cache = ShareCache::kAuto;
-  std::uint32_t number = 0;     // tells shares apart
-  bool has_xattrs = true;       // until the file system says that it has no "user." attributes
+  std::uint32_t number = 0;  // tells shares apart
+  std::uint64_t device = 0;  // of the root
+  std::vector<std::uint64_t>
+      without_xattrs;           // devices whose file systems have no "user." attributes
   bool late_errors = false;     // errors of writing may come as late as close(2): a network's
   std::uint64_t root_node = 0;  // its number in the table
+
+  // Whether files of a device may have attributes of the "user." kind, as far as is known.
+  [[nodiscard]] bool has_xattrs(const InodeKey& key) const {
+    return std::ranges::find(without_xattrs, key.device) == without_xattrs.end();
+  }
+  void note_no_xattrs(const InodeKey& key) {
+    if (has_xattrs(key)) {
+      without_xattrs.push_back(key.device);
+    }
+  }
 };
 
 using PathFd = std::shared_ptr<const Fd>;  // O_PATH, open as long as somebody uses it
@@ -40,6 +54,8 @@ struct Node {
   std::uint64_t lookups = 0;  // what the guest is to give back by FORGET
   std::uint64_t parent = 0;   // 0: it has no name, or is the root of its share
   std::string name;
+  // The files that the guest has open of it: how it is found when its name leads elsewhere.
+  std::vector<std::weak_ptr<const Fd>> opened;
   // Of a directory, as last shown: whether what is made in it gets its group, and which that is.
   bool gives_group = false;
   std::uint32_t group = 0;
@@ -71,8 +87,8 @@ class NodeTable {
   // The guest gives back `count` lookups, at most those that it has.
   void forget(std::uint64_t id, std::uint64_t count);
 
-  // A descriptor of the node, by name if none is kept. ESTALE when what is there now is another
-  // inode or none.
+  // A descriptor of the node: one that is kept, by its name, or of a file that is open. ESTALE when
+  // what has the name now is another inode, or nothing.
   Outcome<PathFd> path(Node& node);
 
   // A node has another name now, or none (parent 0).
@@ -86,6 +102,9 @@ class NodeTable {
   void forget_all();
 
   [[nodiscard]] std::size_t size() const { return nodes_.size(); }
+  [[nodiscard]] bool has_room() const { return nodes_.size() < max_nodes_; }
+  // One of the files that are open, or null.
+  static PathFd opened(const Node& node);
   [[nodiscard]] std::size_t open_descriptors() const { return recent_.size(); }
 
  private:
@@ -103,6 +122,7 @@ class NodeTable {
   };
   static Key key_in_table(const Share& share, const InodeKey& key) { return {share.number, key}; }
 
+  Outcome<PathFd> path_by_name(Node& node);
   void use(Node& node, PathFd path);
   void drop_path(Node& node);
   void erase(std::unordered_map<std::uint64_t, Node>::iterator position);

@@ -32,12 +32,14 @@ constexpr std::uint64_t kMostCopied = 16U << 20;  // bytes a request, so that ot
 
 }  // namespace
 
-Outcome<Handle> SharedFiles::add_handle(OpenFile file) {
+Outcome<Handle> SharedFiles::add_handle(Node& node, OpenFile file) {
   if (handles_.size() >= limits_.handles) {
     return std::unexpected(ENFILE);
   }
   Handle handle{next_handle_++, std::make_shared<OpenFile>(std::move(file))};
   handles_.emplace(handle.number, handle.file);
+  std::erase_if(node.opened, [](const auto& each) { return each.expired(); });
+  node.opened.emplace_back(std::shared_ptr<const Fd>(handle.file, &handle.file->file));
   return handle;
 }
 
@@ -60,10 +62,12 @@ Outcome<Handle> SharedFiles::open(std::uint64_t id, std::uint32_t flags, bool dr
   if (!where) {
     return std::unexpected(where.error());
   }
-  auto file = reopen(where->descriptor->get(), static_cast<int>(flags & kOpenFlags));
+  // What is only read is left as it is, also its time of access.
+  flags = (flags & kOpenFlags) | (node.share->read_only ? std::uint32_t{O_NOATIME} : 0);
+  auto file = reopen(where->descriptor->get(), static_cast<int>(flags));
   // Only the owner may ask for O_NOATIME (open(2)).
   if (!file && file.error() == EPERM && (flags & O_NOATIME) != 0) {
-    file = reopen(where->descriptor->get(), static_cast<int>(flags & kOpenFlags & ~O_NOATIME));
+    file = reopen(where->descriptor->get(), static_cast<int>(flags) & ~O_NOATIME);
   }
   if (!file) {
     return std::unexpected(file.error());
@@ -79,7 +83,7 @@ Outcome<Handle> SharedFiles::open(std::uint64_t id, std::uint32_t flags, bool dr
   opened.share = node.share;
   opened.writable = writes(flags);
   opened.capability = opened.writable && has_capability(*node.share, *where);
-  return add_handle(std::move(opened));
+  return add_handle(node, std::move(opened));
 }
 
 Outcome<SharedFiles::Created> SharedFiles::create(std::uint64_t parent, std::string_view name,
@@ -114,11 +118,7 @@ Outcome<SharedFiles::Created> SharedFiles::create(std::uint64_t parent, std::str
   if (!file) {
     return std::unexpected(file.error());
   }
-  const auto status = examine(file->get());
-  if (!status) {
-    return std::unexpected(status.error());
-  }
-  auto entry = enter_new(*where, birth, {*status, path_to(file->get()), true, {}});
+  auto entry = enter_made(*where, birth, *file);
   if (!entry) {
     return std::unexpected(entry.error());
   }
@@ -127,7 +127,7 @@ Outcome<SharedFiles::Created> SharedFiles::create(std::uint64_t parent, std::str
   opened.node = entry->node;
   opened.share = where->directory->share;
   opened.writable = writes(flags);
-  auto handle = add_handle(std::move(opened));
+  auto handle = add_handle(*nodes_.find(entry->node), std::move(opened));
   return Created{*entry, std::move(*handle)};
 }
 
@@ -178,7 +178,7 @@ Outcome<SharedFiles::Created> SharedFiles::create_unnamed(std::uint64_t parent, 
   opened.node = (*entered)->id;
   opened.share = (*directory)->share;
   opened.writable = writes(flags);
-  auto handle = add_handle(std::move(opened));
+  auto handle = add_handle(**entered, std::move(opened));
   return Created{{(*entered)->id, show(**entered, place)}, std::move(*handle)};
 }
 
@@ -203,7 +203,7 @@ Outcome<Handle> SharedFiles::open_directory(std::uint64_t id) {
   opened.node = id;
   opened.share = (*found)->share;
   opened.directory = true;
-  return add_handle(std::move(opened));
+  return add_handle(**found, std::move(opened));
 }
 
 namespace {
@@ -230,31 +230,30 @@ HostEntry entry_at(std::span<const std::byte> bytes) {
 
 }  // namespace
 
-Outcome<void> SharedFiles::list(OpenFile& directory, std::uint64_t offset, std::size_t room,
+Outcome<void> SharedFiles::list(const std::shared_ptr<OpenFile>& directory, std::uint64_t offset,
+                                std::size_t room,
                                 const std::function<bool(const DirectoryEntry&)>& take) {
   constexpr std::size_t kLeast = 1024;  // holds any one entry
   constexpr std::size_t kMost = std::size_t{64} * 1024;
-  if (directory.offset != offset || offset == 0) {
-    if (::lseek64(directory.file.get(), static_cast<off64_t>(offset), SEEK_SET) < 0) {
+  const int file = directory->file.get();
+  if (ahead_.directory.lock() != directory || ahead_.offset != offset || offset == 0) {
+    if (::lseek64(file, static_cast<off64_t>(offset), SEEK_SET) < 0) {
       return failed_call();
     }
-    directory.ahead.clear();
-    directory.taken = 0;
-    directory.offset = offset;
+    ahead_ = {directory, {}, 0, offset};
   }
-  const auto status = examine(directory.file.get());
+  const auto status = examine(file);
   if (!status) {
     return std::unexpected(status.error());
   }
   const std::uint64_t device = key_of(*status).device;
   while (true) {
-    if (directory.taken == directory.ahead.size()) {
-      directory.ahead.resize(std::clamp(room, kLeast, kMost));
-      directory.taken = 0;
-      const long size = ::syscall(SYS_getdents64, directory.file.get(), directory.ahead.data(),
-                                  directory.ahead.size());
+    if (ahead_.taken == ahead_.bytes.size()) {
+      ahead_.bytes.resize(std::clamp(room, kLeast, kMost));
+      ahead_.taken = 0;
+      const long size = ::syscall(SYS_getdents64, file, ahead_.bytes.data(), ahead_.bytes.size());
       const int code = errno;
-      directory.ahead.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
+      ahead_.bytes.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
       if (size < 0) {
         return std::unexpected(code);
       }
@@ -262,12 +261,12 @@ Outcome<void> SharedFiles::list(OpenFile& directory, std::uint64_t offset, std::
         return {};
       }
     }
-    const HostEntry entry = entry_at(std::span(directory.ahead).subspan(directory.taken));
+    const HostEntry entry = entry_at(std::span(ahead_.bytes).subspan(ahead_.taken));
     if (!take({entry.name, inode_number(device, entry.inode), entry.next, entry.type})) {
       return {};
     }
-    directory.taken += entry.size;
-    directory.offset = entry.next;
+    ahead_.taken += entry.size;
+    ahead_.offset = entry.next;
   }
 }
 
@@ -275,28 +274,28 @@ Outcome<void> SharedFiles::prepare_write(OpenFile& file, bool drop) {
   if (!file.capability && !drop) {
     return {};
   }
-  Node* const found = nodes_.find(file.node);
-  if (found == nullptr) {
-    return std::unexpected(ESTALE);
+  const auto status = examine(file.file.get());
+  if (!status) {
+    return std::unexpected(status.error());
   }
-  const auto where = open_place(*found);
-  if (!where) {
-    return std::unexpected(where.error());
-  }
-  auto dropped = drop_privileges(*file.share, *where, drop);
+  const Place place{*status, path_to(file.file.get()), true, {}};
+  auto dropped = drop_privileges(*file.share, place, drop);
   if (dropped) {
     file.capability = false;
   }
   return dropped;
 }
 
-Outcome<void> SharedFiles::allocate(const OpenFile& file, std::uint64_t offset,
-                                    std::uint64_t length, std::uint32_t mode) {
+Outcome<void> SharedFiles::allocate(OpenFile& file, std::uint64_t offset, std::uint64_t length,
+                                    std::uint32_t mode, const Caller& caller) {
   constexpr std::uint32_t kModes = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE |
                                    FALLOC_FL_ZERO_RANGE | FALLOC_FL_COLLAPSE_RANGE |
                                    FALLOC_FL_INSERT_RANGE | FALLOC_FL_UNSHARE_RANGE;
   if ((mode & ~kModes) != 0) {
     return std::unexpected(EOPNOTSUPP);
+  }
+  if (auto prepared = prepare_write(file, caller.uid != 0); !prepared) {
+    return prepared;
   }
   if (::fallocate(file.file.get(), static_cast<int>(mode), static_cast<off_t>(offset),
                   static_cast<off_t>(length)) != 0) {
@@ -320,8 +319,8 @@ Outcome<std::uint64_t> SharedFiles::seek(const OpenFile& file, std::uint64_t off
 
 Outcome<std::uint32_t> SharedFiles::copy_range(const OpenFile& from, std::uint64_t from_offset,
                                                OpenFile& to, std::uint64_t to_offset,
-                                               std::uint64_t length) {
-  if (auto prepared = prepare_write(to, false); !prepared) {
+                                               std::uint64_t length, const Caller& caller) {
+  if (auto prepared = prepare_write(to, caller.uid != 0); !prepared) {
     return std::unexpected(prepared.error());
   }
   auto in = static_cast<off64_t>(from_offset);

@@ -381,30 +381,32 @@ FuseReply ShareServer::list(std::uint64_t id, FuseArguments arguments, std::size
     return refuse(EBADF);
   }
   FuseListing listing(std::min<std::size_t>(in->size, reply_room), plus);
-  const auto done = files_.list(*directory, in->offset, in->size, [&](const DirectoryEntry& found) {
-    if (!listing.fits(found.name)) {
-      return false;
-    }
-    fuse_entry_out out{};
-    if (plus && found.name != "." && found.name != "..") {
-      if (const auto entry = files_.lookup(id, found.name)) {
-        out = entry_out(*entry);
-      }
-    }
-    DirectoryEntry shown = found;
-    if (out.nodeid != 0) {
-      shown.inode = out.attr.ino;
-      shown.type = static_cast<std::uint8_t>(IFTODT(out.attr.mode));
-    }
-    listing.add(shown, out);
-    return true;
-  });
+  const auto done = files_.list(directory, in->offset, std::min<std::size_t>(in->size, reply_room),
+                                [&](const DirectoryEntry& found) {
+                                  if (!listing.fits(found.name)) {
+                                    return false;
+                                  }
+                                  fuse_entry_out out{};
+                                  if (plus && found.name != "." && found.name != "..") {
+                                    if (const auto entry = files_.lookup(id, found.name)) {
+                                      out = entry_out(*entry);
+                                    }
+                                  }
+                                  DirectoryEntry shown = found;
+                                  if (out.nodeid != 0) {
+                                    shown.inode = out.attr.ino;
+                                    shown.type = static_cast<std::uint8_t>(IFTODT(out.attr.mode));
+                                  }
+                                  listing.add(shown, out);
+                                  return true;
+                                });
   // An error behind entries comes again with the next request.
   return done || !listing.empty() ? listing.take() : refuse(done.error());
 }
 
 FuseAnswer ShareServer::serve_open_file(const fuse_in_header& header, FuseArguments arguments,
                                         std::size_t request_size, std::size_t reply_room) {
+  const Caller caller{header.uid, header.gid, 0};
   // The handle: of a node of this number, for files or for directories.
   const auto opened = [&](std::uint64_t handle, bool directory) {
     auto file = files_.find(handle);
@@ -487,7 +489,7 @@ FuseAnswer ShareServer::serve_open_file(const fuse_in_header& header, FuseArgume
       if (file == nullptr || !file->writable) {
         return refuse(EBADF);
       }
-      return reply_nothing(files_.allocate(*file, in->offset, in->length, in->mode));
+      return reply_nothing(files_.allocate(*file, in->offset, in->length, in->mode, caller));
     }
     case FUSE_LSEEK: {
       const auto in = arguments.take<fuse_lseek_in>();
@@ -511,7 +513,7 @@ FuseAnswer ShareServer::serve_open_file(const fuse_in_header& header, FuseArgume
       if (from == nullptr || to == nullptr || to->node != in->nodeid_out || !to->writable) {
         return refuse(EBADF);
       }
-      const auto copied = files_.copy_range(*from, in->off_in, *to, in->off_out, in->len);
+      const auto copied = files_.copy_range(*from, in->off_in, *to, in->off_out, in->len, caller);
       if (!copied) {
         return refuse(copied.error());
       }

@@ -40,7 +40,7 @@ SharedFiles::Birth SharedFiles::birth_in(const Node& directory, int descriptor, 
     owner.mode &= ~std::uint32_t{S_ISGID};
   }
   std::optional<PosixAcl> inherited;
-  if (directory.share->has_xattrs) {
+  if (directory.share->has_xattrs(directory.key)) {
     inherited = acl_at(path_to(descriptor), kDefaultAclXattr);
   }
   if (!inherited) {
@@ -89,7 +89,21 @@ Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const Birth& birth) {
   if (!place) {
     return std::unexpected(place.error());
   }
+  // Somebody on the host may have put something else there since.
+  const struct statx& found = place->status;
+  if ((found.stx_mode & S_IFMT) != (birth.owner.mode & S_IFMT) || found.stx_uid != rule_.uid() ||
+      key_of(found) != key_of(*status)) {
+    return std::unexpected(ESTALE);
+  }
   return enter_new(slot, birth, std::move(*place));
+}
+
+Outcome<Entry> SharedFiles::enter_made(const Slot& slot, const Birth& birth, const Fd& file) {
+  const auto status = examine(file.get());
+  if (!status) {
+    return std::unexpected(status.error());
+  }
+  return enter_new(slot, birth, {*status, path_to(file.get()), true, {}});
 }
 
 Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const Birth& birth, Place place) {
@@ -97,8 +111,11 @@ Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const Birth& birth, Plac
   GuestOwner shown = birth.owner;
   if (auto born = bear(share, place, birth); !born) {
     // What could not be made as asked for is not left behind.
-    ::unlinkat(slot.descriptor->get(), slot.name.c_str(),
-               S_ISDIR(birth.owner.mode) ? AT_REMOVEDIR : 0);
+    const auto there = examine_entry(slot.descriptor->get(), slot.name);
+    if (there && key_of(*there) == key_of(place.status)) {
+      ::unlinkat(slot.descriptor->get(), slot.name.c_str(),
+                 S_ISDIR(birth.owner.mode) ? AT_REMOVEDIR : 0);
+    }
     return std::unexpected(born.error());
   }
   if (!rule_.shows(place.status, birth.owner)) {
@@ -118,6 +135,9 @@ Outcome<Entry> SharedFiles::make_node(std::uint64_t parent, std::string_view nam
   if (!where) {
     return std::unexpected(where.error());
   }
+  if (!nodes_.has_room()) {
+    return std::unexpected(ENFILE);
+  }
   const std::uint32_t type = mode & S_IFMT;
   if (type != S_IFREG && type != S_IFIFO && type != S_IFSOCK && type != S_IFCHR &&
       type != S_IFBLK) {
@@ -126,13 +146,20 @@ Outcome<Entry> SharedFiles::make_node(std::uint64_t parent, std::string_view nam
   const bool is_device = type == S_IFCHR || type == S_IFBLK;
   const Birth birth = birth_in(*where->directory, where->descriptor->get(), mode & (S_IFMT | 07777),
                                is_device ? device : 0, caller);
-  if (is_device && !where->directory->share->has_xattrs) {
+  const Node& directory = *where->directory;
+  if (is_device && !directory.share->has_xattrs(directory.key)) {
     return std::unexpected(EPERM);
   }
-  const std::uint32_t host_type = OwnerRule::host_type(mode);
-  const std::uint32_t permissions =
-      host_type == S_IFREG ? OwnerRule::host_mode(birth.owner.mode) : birth.owner.mode & 0777;
-  if (::mknodat(where->descriptor->get(), where->name.c_str(), host_type | permissions, 0) != 0) {
+  if (OwnerRule::host_type(mode) == S_IFREG) {
+    const auto file = open_entry(where->descriptor->get(), where->name, O_CREAT | O_EXCL | O_WRONLY,
+                                 OwnerRule::host_mode(birth.owner.mode));
+    if (!file) {
+      return std::unexpected(file.error());
+    }
+    return enter_made(*where, birth, *file);
+  }
+  if (::mknodat(where->descriptor->get(), where->name.c_str(), type | (birth.owner.mode & 0777),
+                0) != 0) {
     return failed_call();
   }
   return enter_new(*where, birth);
@@ -158,6 +185,9 @@ Outcome<Entry> SharedFiles::make_link(std::uint64_t parent, std::string_view nam
   const auto where = slot(parent, name, true);
   if (!where) {
     return std::unexpected(where.error());
+  }
+  if (!nodes_.has_room()) {
+    return std::unexpected(ENFILE);
   }
   if (::symlinkat(target.c_str(), where->descriptor->get(), where->name.c_str()) != 0) {
     return failed_call();

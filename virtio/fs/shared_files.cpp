@@ -51,6 +51,10 @@ Result<SharedFiles::Root> SharedFiles::add(Fd root, bool read_only, ShareCache c
   if (!S_ISDIR(status->stx_mode) && !S_ISREG(status->stx_mode)) {
     return fail("only directories and regular files can be shared");
   }
+  const auto kernels_own = is_kernels_own(root.get());
+  if (!kernels_own || *kernels_own) {
+    return fail("files of the kernel's own, as in /proc, cannot be shared");
+  }
   struct statfs file_system{};
   if (::fstatfs(root.get(), &file_system) != 0) {
     return fail_errno(errno, "cannot examine the file system of what is to be shared");
@@ -114,16 +118,19 @@ Outcome<SharedFiles::Place> SharedFiles::place(Node& node) {
     return open_place(node);
   }
   Node* parent = nodes_.find(node.parent);
-  if (parent == nullptr) {
-    return std::unexpected(ESTALE);
-  }
-  auto directory = nodes_.path(*parent);
+  auto directory = parent == nullptr ? std::unexpected(ESTALE) : nodes_.path(*parent);
   if (!directory) {
+    if (PathFd file = NodeTable::opened(node)) {
+      return open_place(std::move(file));
+    }
     return std::unexpected(directory.error());
   }
   const int descriptor = (*directory)->get();
   const auto status = examine_entry(descriptor, node.name);
   if (!status || key_of(*status) != node.key) {
+    if (PathFd file = NodeTable::opened(node)) {
+      return open_place(std::move(file));
+    }
     return std::unexpected(!status && status.error() != ENOENT ? status.error() : ESTALE);
   }
   return Place{*status, path_to(descriptor, node.name), false, std::move(*directory)};
@@ -170,12 +177,37 @@ Outcome<Entry> SharedFiles::enter(const Slot& slot) {
   if (!status) {
     return std::unexpected(status.error());
   }
+  if (auto admitted = admit(slot, *status); !admitted) {
+    return std::unexpected(admitted.error());
+  }
   auto entered = nodes_.enter(*slot.directory, slot.name, *status);
   if (!entered) {
     return std::unexpected(entered.error());
   }
   const Place place{*status, path_to(slot.descriptor->get(), slot.name), false, slot.descriptor};
   return Entry{(*entered)->id, show(**entered, place)};
+}
+
+// What is mounted below a share belongs to it, but for the kernel's own file systems: there, files
+// that look like any other are doors.
+Outcome<void> SharedFiles::admit(const Slot& slot, const struct statx& status) {
+  const InodeKey key = key_of(status);
+  if (key.device == slot.directory->share->device) {
+    return {};
+  }
+  const auto opened = open_entry(slot.descriptor->get(), slot.name, O_PATH);
+  if (!opened) {
+    return std::unexpected(opened.error());
+  }
+  const auto found = examine(opened->get());
+  const auto own = is_kernels_own(opened->get());
+  if (!found || !own) {
+    return std::unexpected(found ? own.error() : found.error());
+  }
+  if (key_of(*found).device != key.device) {
+    return std::unexpected(ESTALE);
+  }
+  return *own ? Outcome<void>(std::unexpected(EACCES)) : Outcome<void>();
 }
 
 Outcome<Entry> SharedFiles::lookup(std::uint64_t parent, std::string_view name) {
@@ -205,7 +237,8 @@ std::uint64_t SharedFiles::inode_number(std::uint64_t device, std::uint64_t numb
 GuestOwner SharedFiles::owner_of(Share& share, const Place& place) {
   std::optional<GuestOwner> kept;
   const bool can_have = S_ISREG(place.status.stx_mode) || S_ISDIR(place.status.stx_mode);
-  if (can_have && share.has_xattrs) {
+  const InodeKey key = key_of(place.status);
+  if (can_have && place.status.stx_uid == rule_.uid() && share.has_xattrs(key)) {
     std::array<char, 64> text;  // longer is none of ours
     const auto size = place.follow
                           ? ::getxattr(place.path.c_str(), kOwnerXattr, text.data(), text.size())
@@ -213,7 +246,7 @@ GuestOwner SharedFiles::owner_of(Share& share, const Place& place) {
     if (size > 0) {
       kept = GuestOwner::parse({text.data(), static_cast<std::size_t>(size)});
     } else if (size < 0 && errno == EOPNOTSUPP) {
-      share.has_xattrs = false;
+      share.note_no_xattrs(key);
     }
   }
   return rule_.shown(place.status, kept);
@@ -260,44 +293,68 @@ Outcome<void> SharedFiles::set_owner(Share& share, const Place& place, const Gue
   const std::uint32_t type = place.status.stx_mode & S_IFMT;
   if (type != S_IFREG && type != S_IFDIR) {
     // Such files have no attributes of the "user." kind: the host's own say all. What a link's
-    // owner is means nothing, so where the host does not let us change it, it stays.
-    const GuestOwner now = rule_.shown(place.status, std::nullopt);
-    if ((wanted.uid != now.uid || wanted.gid != now.gid) &&
-        ::fchownat(place.descriptor->get(), "", wanted.uid, wanted.gid, AT_EMPTY_PATH) != 0 &&
-        errno != EPERM) {
+    // owner is means nothing, so where the host does not let us change it, it stays; FIFOs and
+    // sockets stay the user's in any case.
+    if (type == S_IFLNK) {
+      const GuestOwner now = rule_.shown(place.status, std::nullopt);
+      const bool other = wanted.uid != now.uid || wanted.gid != now.gid;
+      return !other ||
+                     ::fchownat(place.descriptor->get(), "", wanted.uid, wanted.gid,
+                                AT_EMPTY_PATH) == 0 ||
+                     errno == EPERM
+                 ? Outcome<void>()
+                 : failed_call();
+    }
+    return (wanted.mode & 0777) == (place.status.stx_mode & kPermissions) ||
+                   ::chmod(place.path.c_str(), wanted.mode & 0777) == 0
+               ? Outcome<void>()
+               : failed_call();
+  }
+  const InodeKey key = key_of(place.status);
+  std::uint32_t mode = OwnerRule::host_mode(wanted.mode);
+  const auto change_mode = [&]() -> Outcome<void> {
+    if (mode != (place.status.stx_mode & kPermissions) && ::chmod(place.path.c_str(), mode) != 0) {
       return failed_call();
     }
-    if (type != S_IFLNK && (wanted.mode & 0777) != (place.status.stx_mode & kPermissions) &&
-        ::chmod(place.path.c_str(), wanted.mode & 0777) != 0) {
+    return {};
+  };
+  // First of all: who may not write a file may not write its attributes either.
+  if (auto changed = change_mode(); !changed) {
+    return changed;
+  }
+  struct statx after = place.status;
+  after.stx_mode = static_cast<std::uint16_t>(type | mode);
+  if (rule_.shows(after, wanted)) {
+    if (share.has_xattrs(key) && ::removexattr(place.path.c_str(), kOwnerXattr) != 0 &&
+        errno != ENODATA && errno != EOPNOTSUPP) {
       return failed_call();
     }
     return {};
   }
-  std::uint32_t mode = OwnerRule::host_mode(wanted.mode);
-  struct statx after = place.status;
-  after.stx_mode = static_cast<std::uint16_t>(type | mode);
-  if (rule_.shows(after, wanted)) {
-    if (share.has_xattrs && ::removexattr(place.path.c_str(), kOwnerXattr) != 0 &&
-        errno != ENODATA && errno != EOPNOTSUPP) {
+  if (share.has_xattrs(key)) {
+    // What is kept counts on files of this user's only.
+    if (place.status.stx_uid != rule_.uid() &&
+        ::chown(place.path.c_str(), rule_.uid(), rule_.gid()) != 0) {
       return failed_call();
     }
-  } else {
     const std::string text = wanted.text();
-    if (!share.has_xattrs ||
-        ::setxattr(place.path.c_str(), kOwnerXattr, text.data(), text.size(), 0) != 0) {
-      if (share.has_xattrs && errno != EOPNOTSUPP) {
-        return failed_call();
-      }
-      share.has_xattrs = false;
-      // What the host's own bits can say is kept, and anything else refused.
-      after.stx_mode = static_cast<std::uint16_t>(type | (wanted.mode & 0777));
-      if (!rule_.shows(after, wanted)) {
-        return std::unexpected(EPERM);
-      }
-      mode = wanted.mode & 0777;
+    if (::setxattr(place.path.c_str(), kOwnerXattr, text.data(), text.size(), 0) == 0) {
+      return {};
     }
+    if (errno != EOPNOTSUPP) {
+      return failed_call();
+    }
+    share.note_no_xattrs(key);
   }
-  if (mode != (place.status.stx_mode & kPermissions) && ::chmod(place.path.c_str(), mode) != 0) {
+  // What the host's own bits can say is kept, and anything else refused.
+  mode = wanted.mode & 0777;
+  after.stx_mode = static_cast<std::uint16_t>(type | mode);
+  if (!rule_.shows(after, wanted)) {
+    mode = place.status.stx_mode & kPermissions;
+    ::chmod(place.path.c_str(), mode);
+    return std::unexpected(EPERM);
+  }
+  if (::chmod(place.path.c_str(), mode) != 0) {
     return failed_call();
   }
   return {};
@@ -386,9 +443,11 @@ Outcome<fuse_attr> SharedFiles::set_attributes(std::uint64_t id, const fuse_seta
 }
 
 Outcome<void> SharedFiles::drop_privileges(Share& share, const Place& place, bool modes) {
-  const std::string capability = host_xattr(kCapabilityXattr);
-  if (share.has_xattrs && ::removexattr(place.path.c_str(), capability.c_str()) != 0 &&
-      errno != ENODATA && errno != EOPNOTSUPP) {
+  // Asked for first: of a file that may not be written an attribute that it has not cannot be
+  // removed either.
+  if (has_capability(share, place) &&
+      ::removexattr(place.path.c_str(), host_xattr(kCapabilityXattr).c_str()) != 0 &&
+      errno != ENODATA) {
     return failed_call();
   }
   if (!modes) {
@@ -407,9 +466,10 @@ Outcome<void> SharedFiles::drop_privileges(Share& share, const Place& place, boo
   return set_owner(share, place, owner);
 }
 
-bool SharedFiles::has_capability(Share& share, const Place& place) {
+bool SharedFiles::has_capability(const Share& share, const Place& place) {
   const std::string capability = host_xattr(kCapabilityXattr);
-  return share.has_xattrs && ::getxattr(place.path.c_str(), capability.c_str(), nullptr, 0) >= 0;
+  return share.has_xattrs(key_of(place.status)) &&
+         ::getxattr(place.path.c_str(), capability.c_str(), nullptr, 0) >= 0;
 }
 
 Outcome<std::string> SharedFiles::read_link(std::uint64_t id) {

@@ -43,11 +43,6 @@ struct OpenFile {
   bool directory = false;
   bool writable = false;
   bool capability = false;  // writing has a file capability to drop
-  // Of a directory: what getdents64(2) gave beyond what the guest had room for, and the offset that
-  // it begins at.
-  std::vector<std::byte> ahead;
-  std::size_t taken = 0;
-  std::uint64_t offset = 0;
 };
 
 struct Handle {
@@ -124,18 +119,20 @@ class SharedFiles {
   [[nodiscard]] std::shared_ptr<OpenFile> find(std::uint64_t handle) const;
   void release(std::uint64_t handle) { handles_.erase(handle); }
   // Calls `take` for entries from `offset` on until it says no. "." and ".." are among them.
-  Outcome<void> list(OpenFile& directory, std::uint64_t offset, std::size_t room,
-                     const std::function<bool(const DirectoryEntry&)>& take);
+  Outcome<void> list(const std::shared_ptr<OpenFile>& directory, std::uint64_t offset,
+                     std::size_t room, const std::function<bool(const DirectoryEntry&)>& take);
   // The inode number that the guest sees for one of the host's in a node's share.
   std::uint64_t inode_number(std::uint64_t device, std::uint64_t number);
   // Before the guest's bytes go into a file.
   Outcome<void> prepare_write(OpenFile& file, bool drop_privileges);
-  static Outcome<void> allocate(const OpenFile& file, std::uint64_t offset, std::uint64_t length,
-                                std::uint32_t mode);
+  // These two are writing as well, of which the guest does not say what to drop.
+  Outcome<void> allocate(OpenFile& file, std::uint64_t offset, std::uint64_t length,
+                         std::uint32_t mode, const Caller& caller);
   static Outcome<std::uint64_t> seek(const OpenFile& file, std::uint64_t offset,
                                      std::uint32_t whence);
   Outcome<std::uint32_t> copy_range(const OpenFile& from, std::uint64_t from_offset, OpenFile& to,
-                                    std::uint64_t to_offset, std::uint64_t length);
+                                    std::uint64_t to_offset, std::uint64_t length,
+                                    const Caller& caller);
   // What close(2) would say.
   static Outcome<void> flush(const OpenFile& file);
   // Of all shares that are written to.
@@ -194,17 +191,19 @@ class SharedFiles {
                  const Caller& caller);
   // Makes the file at an open place what it is to be.
   Outcome<void> bear(Share& share, const Place& place, const Birth& birth);
+  static Outcome<void> admit(const Slot& slot, const struct statx& status);
   // Counts a lookup of what is at `slot`.
   Outcome<Entry> enter(const Slot& slot);
   // Likewise of what was just made there, for `owner`.
   Outcome<Entry> enter_new(const Slot& slot, const Birth& birth);
   Outcome<Entry> enter_new(const Slot& slot, const Birth& birth, Place place);
-  Outcome<Handle> add_handle(OpenFile file);
+  Outcome<Entry> enter_made(const Slot& slot, const Birth& birth, const Fd& file);
+  Outcome<Handle> add_handle(Node& node, OpenFile file);
   Outcome<void> set_acl(Node& node, std::string_view name, std::span<const std::byte> value,
                         std::uint32_t flags);
   Outcome<void> chmod_acl(Share& share, const Place& place, std::uint32_t mode);
   Outcome<void> drop_privileges(Share& share, const Place& place, bool modes);
-  bool has_capability(Share& share, const Place& place);
+  static bool has_capability(const Share& share, const Place& place);
   Outcome<void> truncate(Node& node, const Place& place, const fuse_setattr_in& wanted);
 
   OwnerRule rule_;
@@ -214,6 +213,15 @@ class SharedFiles {
   std::uint32_t next_share_ = 1;
   std::uint64_t next_handle_ = 1;
   std::unordered_map<std::uint64_t, std::shared_ptr<OpenFile>> handles_;
+  // Of the directory that was listed last: what getdents64(2) gave beyond what the guest had room
+  // for, and the offset that it begins at.
+  struct Ahead {
+    std::weak_ptr<OpenFile> directory;
+    std::vector<std::byte> bytes;
+    std::size_t taken = 0;
+    std::uint64_t offset = 0;
+  };
+  Ahead ahead_;
   std::vector<std::uint64_t> devices_;  // of the host, by the order in which they were seen
 };
 

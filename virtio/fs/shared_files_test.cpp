@@ -298,6 +298,100 @@ TEST_CASE_FIXTURE(Fixture, "pipes, sockets and devices are shown, and never open
   CHECK(guest.open(file, O_RDONLY).error == -ESTALE);
 }
 
+TEST_CASE("the kernel's own file systems are not among what is shared, wherever they are mounted") {
+  FuseServer server(SharedTree(), OwnerRule(::geteuid(), ::getegid()), {});
+  FuseClient guest(server);
+  CHECK_FALSE(
+      server.add_share("proc", Fd(::open("/proc", O_PATH | O_CLOEXEC)), true, ShareCache::kAuto));
+  REQUIRE(server.add_share("host", Fd(::open("/", O_PATH | O_CLOEXEC)), true, ShareCache::kAuto));
+  const std::uint64_t host = guest.walk(1, "host");
+  // By which the guest would read and write the memory of this process.
+  CHECK(guest.lookup(host, "proc").error == -EACCES);
+  CHECK(guest.lookup(host, "sys").error == -EACCES);
+  CHECK(guest.lookup(host, "tmp").error == 0);
+  for (const auto& entry : guest.list(host, true)) {
+    CHECK((entry.name != "proc" || entry.node == 0));
+  }
+}
+
+TEST_CASE(
+    "a file that is open is reached also when its name is gone and its descriptor was let go") {
+  Fixture fixture(false, {.nodes = 100, .node_descriptors = 2, .handles = 10});
+  FuseClient& guest = fixture.guest;
+  const auto let_go = [&] {
+    for (int i = 0; i < 5; ++i) {
+      const auto made = guest.mkdir(fixture.work, "other-" + std::to_string(i), 0755);
+      const std::uint64_t node = made.error == 0
+                                     ? made.as<fuse_entry_out>().nodeid
+                                     : guest.walk(fixture.work, "other-" + std::to_string(i));
+      guest.lookup(node, "x");
+    }
+  };
+  const auto created = guest.create(fixture.work, "file", 0644);
+  const std::uint64_t node = FuseClient::entry(created).nodeid;
+  const std::uint64_t file = FuseClient::handle(created);
+  CHECK(guest.unlink(fixture.work, "file").error == 0);
+  let_go();
+  CHECK(guest.attr(node).nlink == 0);
+  guest.uid = 1000;
+  CHECK(guest.write(node, file, 0, "content", FUSE_WRITE_KILL_SUIDGID).error == 0);
+  guest.uid = 0;
+  CHECK(guest.chmod(node, 0600).error == 0);
+  CHECK(guest.truncate(node, 3).error == 0);
+  CHECK(guest.open(node, O_RDONLY).error == 0);
+  // One without a name gets one.
+  const auto unnamed =
+      guest.ask_with(FUSE_TMPFILE, fixture.work, fuse_create_in{O_RDWR, 0644, 0, 0}, "");
+  let_go();
+  CHECK(guest.link(FuseClient::entry(unnamed).nodeid, fixture.work, "named").error == 0);
+  // One that the host replaced.
+  const std::uint64_t old = guest.walk(fixture.work, "named");
+  fs::remove(fixture.host() / "named");
+  put(fixture.host() / "named", "new");
+  let_go();
+  CHECK(guest.attr(old).size == 0);
+}
+
+TEST_CASE_FIXTURE(Fixture,
+                  "filling a file by a copy, or giving it room, takes privileges away too") {
+  put(host() / "from", "evil");
+  const std::uint64_t from = guest.walk(work, "from");
+  const auto in = guest.open(from, O_RDONLY).as<fuse_open_out>().fh;
+  const auto created = guest.create(work, "program", 0775);
+  const std::uint64_t node = FuseClient::entry(created).nodeid;
+  const std::uint64_t out = FuseClient::handle(created);
+  guest.uid = 1000;
+  CHECK(guest.chmod(node, 06775).error == 0);
+  CHECK(
+      guest.ask_with(FUSE_COPY_FILE_RANGE, from, fuse_copy_file_range_in{in, 0, node, out, 0, 4, 0})
+          .error == 0);
+  CHECK(guest.attr(node).mode == (S_IFREG | 0775));
+  CHECK(guest.chmod(node, 06775).error == 0);
+  CHECK(guest.ask_with(FUSE_FALLOCATE, node, fuse_fallocate_in{out, 0, 10, 0, 0}).error == 0);
+  CHECK(guest.attr(node).mode == (S_IFREG | 0775));
+}
+
+TEST_CASE_FIXTURE(Fixture,
+                  "what is kept beside files of others is theirs to write, so it does not count") {
+  if (::geteuid() != 0) {
+    return;
+  }
+  put(host() / "file", "content");
+  const std::string planted = "1 104755 0 0 0";
+  REQUIRE(::setxattr((host() / "file").c_str(), kOwnerXattr, planted.data(), planted.size(), 0) ==
+          0);
+  const std::string capability = "user.msb.security.capability";
+  REQUIRE(::setxattr((host() / "file").c_str(), capability.c_str(), "cap", 3, 0) == 0);
+  REQUIRE(::chown((host() / "file").c_str(), 4321, 4321) == 0);
+  const std::uint64_t file = guest.walk(work, "file");
+  CHECK(guest.attr(file).mode == (S_IFREG | 0666));
+  CHECK(guest.attr(file).uid == 4321);
+  CHECK(guest.get_xattr(file, "security.capability").error == -ENODATA);
+  // Root may take it over.
+  CHECK(guest.chown(file, 5, 6).error == 0);
+  CHECK(guest.attr(file).uid == 5);
+}
+
 TEST_CASE_FIXTURE(Fixture, "what a guest makes is worth nothing more on the host") {
   guest.uid = 1000;
   guest.gid = 1001;
@@ -369,7 +463,7 @@ TEST_CASE_FIXTURE(
   CHECK(names.find("capability") == std::string::npos);
   CHECK(names.find("trusted.overlay.opaque") != std::string::npos);
   for (const std::string name :
-       {"user.msb.owner", "user.msb.x", "user.msb.security.capability", ""}) {
+       {"user.msb.owner", "user.msb.x", "user.msb.security.capability", "owner", ""}) {
     CAPTURE(name);
     CHECK(guest.set_xattr(file, name, "1 104777 0 0 0").error == -EPERM);
     CHECK(guest.get_xattr(file, name).error == -ENODATA);
@@ -691,6 +785,7 @@ TEST_CASE("names of attributes go to the host and back") {
   CHECK(host_xattr("security.capability") == "user.msb.security.capability");
   CHECK(host_xattr("user.msb.a").empty());
   CHECK(host_xattr("").empty());
+  CHECK(host_xattr("owner").empty());
   CHECK(host_xattr(std::string(250, 'x')).empty());
   CHECK(guest_xattr("user.a") == "user.a");
   CHECK(guest_xattr("user.msb.security.capability") == "security.capability");

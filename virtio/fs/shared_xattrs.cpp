@@ -38,6 +38,10 @@ Outcome<std::vector<std::byte>> SharedFiles::get_xattr(std::uint64_t id, std::st
   if (!where) {
     return std::unexpected(where.error());
   }
+  // What stands for more than itself counts on files of this user's only.
+  if (on_host.starts_with(kReservedXattrs) && where->status.stx_uid != rule_.uid()) {
+    return std::unexpected(ENODATA);
+  }
   std::vector<std::byte> value(std::min<std::size_t>(room, XATTR_SIZE_MAX));
   const ssize_t size = ::getxattr(where->path.c_str(), on_host.c_str(), value.data(), value.size());
   if (size < 0) {
@@ -74,7 +78,8 @@ Outcome<void> SharedFiles::set_acl(Node& node, std::string_view name,
   const std::string on_host = host_xattr(name);
   const bool kept = name == kDefaultAclXattr || !acl->is_minimal();
   if (kept ? ::setxattr(where->path.c_str(), on_host.c_str(), value.data(), value.size(), 0) != 0
-           : ::removexattr(where->path.c_str(), on_host.c_str()) != 0 && errno != ENODATA) {
+           : ::removexattr(where->path.c_str(), on_host.c_str()) != 0 && errno != ENODATA &&
+                 errno != EOPNOTSUPP) {
     return failed_call();
   }
   if (name == kDefaultAclXattr) {
@@ -90,7 +95,8 @@ Outcome<void> SharedFiles::set_acl(Node& node, std::string_view name,
 
 // posix_acl_chmod() in Linux.
 Outcome<void> SharedFiles::chmod_acl(Share& share, const Place& place, std::uint32_t mode) {
-  auto acl = share.has_xattrs ? acl_at(place.path, kAccessAclXattr) : std::nullopt;
+  auto acl =
+      share.has_xattrs(key_of(place.status)) ? acl_at(place.path, kAccessAclXattr) : std::nullopt;
   if (!acl) {
     return {};
   }

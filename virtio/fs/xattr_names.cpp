@@ -9,7 +9,8 @@ namespace msb::virtio {
 
 std::string host_xattr(std::string_view name) {
   std::string mapped;
-  if (name.starts_with(kReservedXattrs) || name.empty()) {
+  // Every name has a kind in front of a dot (xattr(7)).
+  if (name.starts_with(kReservedXattrs) || name.find('.') == std::string_view::npos) {
     return mapped;
   }
   if (!name.starts_with("user.")) {
