@@ -52,6 +52,30 @@ TEST_CASE("boot_config_with_volumes_keeps_them_and_takes_no_more_than_the_limit"
   CHECK(Parsed(file + "volume /v\n").why.code == E2BIG);
 }
 
+TEST_CASE("boot_config_with_shares_splits_mode_path_and_target_and_takes_no_more_than_the_limit") {
+  std::string file = kMagic + "layer a\nshare rw shares/0 /work\nshare ro shares/1 /my data/x\n";
+  Parsed parsed(file);
+  REQUIRE(parsed.ok);
+  REQUIRE(parsed.config.share_count == 2);
+  CHECK_FALSE(parsed.config.shares[0].read_only);
+  CHECK(std::string(parsed.config.shares[0].path) == "shares/0");
+  CHECK(std::string(parsed.config.shares[0].target) == "/work");
+  CHECK(parsed.config.shares[1].read_only);
+  CHECK(std::string(parsed.config.shares[1].target) == "/my data/x");
+  for (unsigned i = 2; i < BOOT_SHARES_MAX; i++) file += "share rw a /b\n";
+  CHECK(Parsed(file).ok);
+  CHECK(Parsed(file + "share rw a /b\n").why.code == E2BIG);
+}
+
+TEST_CASE("boot_config_has_a_root_or_layers") {
+  Parsed parsed(kMagic + "root the root\n");
+  REQUIRE(parsed.ok);
+  CHECK(std::string(parsed.config.root) == "the root");
+  CHECK(parsed.config.layer_count == 0);
+  CHECK_FALSE(Parsed(kMagic + "root a\nlayer b\n").ok);
+  CHECK_FALSE(Parsed(kMagic + "root a\nroot b\n").ok);
+}
+
 TEST_CASE("boot_config_without_hostname_or_last_newline_is_accepted") {
   Parsed parsed(kMagic + "layer a..b/..c");
   REQUIRE(parsed.ok);
@@ -80,6 +104,16 @@ TEST_CASE("boot_config_that_is_wrong_is_refused") {
                                   kMagic + "layer a\nhostname \n",
                                   kMagic + "layer a\nhostname a b\n",
                                   kMagic + "layer a\nhostname a/b\n",
+                                  kMagic + "layer a\nshare rw b\n",
+                                  kMagic + "layer a\nshare\n",
+                                  kMagic + "layer a\nshare r b /c\n",
+                                  kMagic + "layer a\nshare rw /b /c\n",
+                                  kMagic + "layer a\nshare rw ../b /c\n",
+                                  kMagic + "layer a\nshare rw  /c\n",
+                                  kMagic + "layer a\nshare rw b c\n",
+                                  kMagic + "root /a\n",
+                                  kMagic + "root ../a\n",
+                                  kMagic + "root \n",
                                   kMagic + "layer a\nvolume data\n",
                                   kMagic + "layer a\nvolume \n",
                                   kMagic + "layer a\nhostname " + std::string(65, 'h') + "\n",
