@@ -38,7 +38,12 @@ Outcome<Handle> SharedFiles::add_handle(Node& node, OpenFile file) {
   }
   Handle handle{next_handle_++, std::make_shared<OpenFile>(std::move(file))};
   handles_.emplace(handle.number, handle.file);
+  // The last few are enough, and what a guest opens a thousand times costs no more each time.
+  constexpr std::size_t kRemembered = 64;
   std::erase_if(node.opened, [](const auto& each) { return each.expired(); });
+  if (node.opened.size() == kRemembered) {
+    node.opened.erase(node.opened.begin());
+  }
   node.opened.emplace_back(std::shared_ptr<const Fd>(handle.file, &handle.file->file));
   return handle;
 }
@@ -96,12 +101,12 @@ Outcome<SharedFiles::Created> SharedFiles::create(std::uint64_t parent, std::str
   if (handles_.size() >= limits_.handles) {
     return std::unexpected(ENFILE);
   }
-  const Birth birth =
-      birth_in(*where->directory, where->descriptor->get(), S_IFREG | (mode & 07777), 0, caller);
+  const NewInode made = new_inode_in(*where->directory, where->descriptor->get(),
+                                     S_IFREG | (mode & 07777), 0, caller);
   // Made by this call or not at all: what is there already is never opened by its name.
   auto file = open_entry(where->descriptor->get(), where->name,
                          static_cast<int>(flags & kOpenFlags) | O_CREAT | O_EXCL | O_NONBLOCK,
-                         OwnerRule::host_mode(birth.owner.mode));
+                         OwnerRule::host_mode(made.owner.mode));
   if (!file && file.error() == EEXIST && (flags & O_EXCL) == 0) {
     const auto entry = enter(*where);
     if (!entry) {
@@ -118,7 +123,7 @@ Outcome<SharedFiles::Created> SharedFiles::create(std::uint64_t parent, std::str
   if (!file) {
     return std::unexpected(file.error());
   }
-  auto entry = enter_made(*where, birth, *file);
+  auto entry = enter_made(*where, made, *file);
   if (!entry) {
     return std::unexpected(entry.error());
   }
@@ -148,11 +153,12 @@ Outcome<SharedFiles::Created> SharedFiles::create_unnamed(std::uint64_t parent, 
   if (!path) {
     return std::unexpected(path.error());
   }
-  const Birth birth = birth_in(**directory, (*path)->get(), S_IFREG | (mode & 07777), 0, caller);
+  const NewInode made =
+      new_inode_in(**directory, (*path)->get(), S_IFREG | (mode & 07777), 0, caller);
   const std::uint32_t wanted =
       (flags & kOpenFlags & ~std::uint32_t{O_TRUNC}) | O_TMPFILE | O_CLOEXEC;
   Fd file(::open(path_to((*path)->get()).c_str(), static_cast<int>(wanted | (flags & O_EXCL)),
-                 OwnerRule::host_mode(birth.owner.mode)));
+                 OwnerRule::host_mode(made.owner.mode)));
   if (!file) {
     return failed_call();
   }
@@ -165,8 +171,8 @@ Outcome<SharedFiles::Created> SharedFiles::create_unnamed(std::uint64_t parent, 
     return std::unexpected(status.error());
   }
   const Place place{*status, path_to(file.get()), true, {}};
-  if (auto born = bear(*(*directory)->share, place, birth); !born) {
-    return std::unexpected(born.error());
+  if (auto done = initialize(*(*directory)->share, place, made); !done) {
+    return std::unexpected(done.error());
   }
   auto entered = nodes_.enter(**directory, {}, *status, std::move(kept));
   if (!entered) {

@@ -19,13 +19,14 @@
 namespace msb::virtio {
 
 // As inode_init_owner() and posix_acl_create() in Linux.
-SharedFiles::Birth SharedFiles::birth_in(const Node& directory, int descriptor, std::uint32_t mode,
-                                         std::uint32_t device, const Caller& caller) {
-  Birth birth;
-  GuestOwner& owner = birth.owner;
+SharedFiles::NewInode SharedFiles::new_inode_in(const Node& directory, int descriptor,
+                                                std::uint32_t mode, std::uint32_t device,
+                                                const Caller& caller) {
+  NewInode made;
+  GuestOwner& owner = made.owner;
   owner = {.mode = mode, .uid = caller.uid, .gid = caller.gid, .device = device};
   if (S_ISLNK(mode)) {
-    return birth;
+    return made;
   }
   if (directory.gives_group) {
     owner.gid = directory.group;
@@ -45,21 +46,21 @@ SharedFiles::Birth SharedFiles::birth_in(const Node& directory, int descriptor, 
   }
   if (!inherited) {
     owner.mode &= ~(caller.umask & 0777);
-    return birth;
+    return made;
   }
   if (S_ISDIR(mode)) {
-    birth.default_acl = inherited->bytes();
+    made.default_acl = inherited->bytes();
   }
   owner.mode = (owner.mode & ~std::uint32_t{0777}) | inherited->limit(owner.mode);
   if (!inherited->is_minimal() && (S_ISREG(mode) || S_ISDIR(mode))) {
-    birth.access_acl = inherited->bytes();
+    made.access_acl = inherited->bytes();
   }
-  return birth;
+  return made;
 }
 
-Outcome<void> SharedFiles::bear(Share& share, const Place& place, const Birth& birth) {
-  if (!rule_.shows(place.status, birth.owner)) {
-    if (auto owned = set_owner(share, place, birth.owner); !owned) {
+Outcome<void> SharedFiles::initialize(Share& share, const Place& place, const NewInode& made) {
+  if (!rule_.shows(place.status, made.owner)) {
+    if (auto owned = set_owner(share, place, made.owner); !owned) {
       return owned;
     }
   }
@@ -67,19 +68,19 @@ Outcome<void> SharedFiles::bear(Share& share, const Place& place, const Birth& b
     return value.empty() || ::setxattr(place.path.c_str(), host_xattr(name).c_str(), value.data(),
                                        value.size(), 0) == 0;
   };
-  if (!keep(kAccessAclXattr, birth.access_acl) || !keep(kDefaultAclXattr, birth.default_acl)) {
+  if (!keep(kAccessAclXattr, made.access_acl) || !keep(kDefaultAclXattr, made.default_acl)) {
     return failed_call();
   }
   return {};
 }
 
-Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const Birth& birth) {
+Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const NewInode& made) {
   const auto status = examine_entry(slot.descriptor->get(), slot.name);
   if (!status) {
     return std::unexpected(status.error());
   }
-  if (rule_.shows(*status, birth.owner) && birth.access_acl.empty() && birth.default_acl.empty()) {
-    return enter_new(slot, birth, {*status, {}, false, {}});
+  if (rule_.shows(*status, made.owner) && made.access_acl.empty() && made.default_acl.empty()) {
+    return enter_new(slot, made, {*status, {}, false, {}});
   }
   auto opened = open_entry(slot.descriptor->get(), slot.name, O_PATH);
   if (!opened) {
@@ -91,34 +92,34 @@ Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const Birth& birth) {
   }
   // Somebody on the host may have put something else there since.
   const struct statx& found = place->status;
-  if ((found.stx_mode & S_IFMT) != (birth.owner.mode & S_IFMT) || found.stx_uid != rule_.uid() ||
+  if ((found.stx_mode & S_IFMT) != (made.owner.mode & S_IFMT) || found.stx_uid != rule_.uid() ||
       key_of(found) != key_of(*status)) {
     return std::unexpected(ESTALE);
   }
-  return enter_new(slot, birth, std::move(*place));
+  return enter_new(slot, made, std::move(*place));
 }
 
-Outcome<Entry> SharedFiles::enter_made(const Slot& slot, const Birth& birth, const Fd& file) {
+Outcome<Entry> SharedFiles::enter_made(const Slot& slot, const NewInode& made, const Fd& file) {
   const auto status = examine(file.get());
   if (!status) {
     return std::unexpected(status.error());
   }
-  return enter_new(slot, birth, {*status, path_to(file.get()), true, {}});
+  return enter_new(slot, made, {*status, path_to(file.get()), true, {}});
 }
 
-Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const Birth& birth, Place place) {
+Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const NewInode& made, Place place) {
   Share& share = *slot.directory->share;
-  GuestOwner shown = birth.owner;
-  if (auto born = bear(share, place, birth); !born) {
+  GuestOwner shown = made.owner;
+  if (auto done = initialize(share, place, made); !done) {
     // What could not be made as asked for is not left behind.
     const auto there = examine_entry(slot.descriptor->get(), slot.name);
     if (there && key_of(*there) == key_of(place.status)) {
       ::unlinkat(slot.descriptor->get(), slot.name.c_str(),
-                 S_ISDIR(birth.owner.mode) ? AT_REMOVEDIR : 0);
+                 S_ISDIR(made.owner.mode) ? AT_REMOVEDIR : 0);
     }
-    return std::unexpected(born.error());
+    return std::unexpected(done.error());
   }
-  if (!rule_.shows(place.status, birth.owner)) {
+  if (!rule_.shows(place.status, made.owner)) {
     shown = owner_of(share, place);
   }
   auto entered = nodes_.enter(*slot.directory, slot.name, place.status);
@@ -144,25 +145,25 @@ Outcome<Entry> SharedFiles::make_node(std::uint64_t parent, std::string_view nam
     return std::unexpected(EINVAL);
   }
   const bool is_device = type == S_IFCHR || type == S_IFBLK;
-  const Birth birth = birth_in(*where->directory, where->descriptor->get(), mode & (S_IFMT | 07777),
-                               is_device ? device : 0, caller);
+  const NewInode made = new_inode_in(*where->directory, where->descriptor->get(),
+                                     mode & (S_IFMT | 07777), is_device ? device : 0, caller);
   const Node& directory = *where->directory;
   if (is_device && !directory.share->has_xattrs(directory.key)) {
     return std::unexpected(EPERM);
   }
   if (OwnerRule::host_type(mode) == S_IFREG) {
     const auto file = open_entry(where->descriptor->get(), where->name, O_CREAT | O_EXCL | O_WRONLY,
-                                 OwnerRule::host_mode(birth.owner.mode));
+                                 OwnerRule::host_mode(made.owner.mode));
     if (!file) {
       return std::unexpected(file.error());
     }
-    return enter_made(*where, birth, *file);
+    return enter_made(*where, made, *file);
   }
-  if (::mknodat(where->descriptor->get(), where->name.c_str(), type | (birth.owner.mode & 0777),
+  if (::mknodat(where->descriptor->get(), where->name.c_str(), type | (made.owner.mode & 0777),
                 0) != 0) {
     return failed_call();
   }
-  return enter_new(*where, birth);
+  return enter_new(*where, made);
 }
 
 Outcome<Entry> SharedFiles::make_directory(std::uint64_t parent, std::string_view name,
@@ -171,13 +172,13 @@ Outcome<Entry> SharedFiles::make_directory(std::uint64_t parent, std::string_vie
   if (!where) {
     return std::unexpected(where.error());
   }
-  const Birth birth =
-      birth_in(*where->directory, where->descriptor->get(), S_IFDIR | (mode & 07777), 0, caller);
+  const NewInode made = new_inode_in(*where->directory, where->descriptor->get(),
+                                     S_IFDIR | (mode & 07777), 0, caller);
   if (::mkdirat(where->descriptor->get(), where->name.c_str(),
-                OwnerRule::host_mode(birth.owner.mode)) != 0) {
+                OwnerRule::host_mode(made.owner.mode)) != 0) {
     return failed_call();
   }
-  return enter_new(*where, birth);
+  return enter_new(*where, made);
 }
 
 Outcome<Entry> SharedFiles::make_link(std::uint64_t parent, std::string_view name,
@@ -193,7 +194,7 @@ Outcome<Entry> SharedFiles::make_link(std::uint64_t parent, std::string_view nam
     return failed_call();
   }
   return enter_new(
-      *where, birth_in(*where->directory, where->descriptor->get(), S_IFLNK | 0777, 0, caller));
+      *where, new_inode_in(*where->directory, where->descriptor->get(), S_IFLNK | 0777, 0, caller));
 }
 
 Outcome<Entry> SharedFiles::link(std::uint64_t id, std::uint64_t parent, std::string_view name) {

@@ -181,23 +181,24 @@ class SharedFiles {
   // Changes how a file is shown, in the mode and the attribute that it has on the host.
   Outcome<void> set_owner(Share& share, const Place& place, const GuestOwner& wanted);
   // What is made in a directory, as it is to be.
-  struct Birth {
+  struct NewInode {
     GuestOwner owner;
     std::vector<std::byte> access_acl;   // empty: none
     std::vector<std::byte> default_acl;  // likewise
   };
   // `descriptor`: of the directory.
-  Birth birth_in(const Node& directory, int descriptor, std::uint32_t mode, std::uint32_t device,
-                 const Caller& caller);
+  NewInode new_inode_in(const Node& directory, int descriptor, std::uint32_t mode,
+                        std::uint32_t device, const Caller& caller);
   // Makes the file at an open place what it is to be.
-  Outcome<void> bear(Share& share, const Place& place, const Birth& birth);
+  Outcome<void> initialize(Share& share, const Place& place, const NewInode& made);
+  // EACCES for what is mounted there and is not for guests.
   static Outcome<void> admit(const Slot& slot, const struct statx& status);
   // Counts a lookup of what is at `slot`.
   Outcome<Entry> enter(const Slot& slot);
-  // Likewise of what was just made there, for `owner`.
-  Outcome<Entry> enter_new(const Slot& slot, const Birth& birth);
-  Outcome<Entry> enter_new(const Slot& slot, const Birth& birth, Place place);
-  Outcome<Entry> enter_made(const Slot& slot, const Birth& birth, const Fd& file);
+  // Likewise of what was just made there: by its name, at an open place, or as an open file.
+  Outcome<Entry> enter_new(const Slot& slot, const NewInode& made);
+  Outcome<Entry> enter_new(const Slot& slot, const NewInode& made, Place place);
+  Outcome<Entry> enter_made(const Slot& slot, const NewInode& made, const Fd& file);
   Outcome<Handle> add_handle(Node& node, OpenFile file);
   Outcome<void> set_acl(Node& node, std::string_view name, std::span<const std::byte> value,
                         std::uint32_t flags);
