@@ -70,9 +70,8 @@ Outcome<Fd> reopen(int path, int flags) {
   if (!S_ISREG(status->stx_mode) && !S_ISDIR(status->stx_mode)) {
     return std::unexpected(ELOOP);
   }
-  Fd opened(::open(path_to(path).c_str(), flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
-  // Only the opening was not to wait, for leases of others.
-  if (!opened || ::fcntl(opened.get(), F_SETFL, flags) != 0) {
+  Fd opened(::open(path_to(path).c_str(), flags | O_CLOEXEC | O_NOCTTY));
+  if (!opened) {
     return failed_call();
   }
   return opened;

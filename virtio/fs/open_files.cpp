@@ -105,7 +105,7 @@ Outcome<SharedFiles::Created> SharedFiles::create(std::uint64_t parent, std::str
                                      S_IFREG | (mode & 07777), 0, caller);
   // Made by this call or not at all: what is there already is never opened by its name.
   auto file = open_entry(where->descriptor->get(), where->name,
-                         static_cast<int>(flags & kOpenFlags) | O_CREAT | O_EXCL | O_NONBLOCK,
+                         static_cast<int>(flags & kOpenFlags) | O_CREAT | O_EXCL,
                          OwnerRule::host_mode(made.owner.mode));
   if (!file && file.error() == EEXIST && (flags & O_EXCL) == 0) {
     const auto entry = enter(*where);
