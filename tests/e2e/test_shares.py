@@ -137,7 +137,7 @@ def test_what_the_host_plants_leads_nowhere(vmm, shared):
     script = ("cd /work; for what in 'cat relative' 'cat absolute' 'cat folder/canary' 'ls magic/scratch' 'sh -c \"echo x > relative\"' "
               "'sh -c \"echo x > absolute\"' 'touch folder/canary/x' 'cat ../canary' 'cat folder/../canary'; do "
               "$what > /dev/null 2>&1 && echo leads out: $what; done; "
-              "(timeout 5 cat pipe > /tmp/got &) ; echo through > pipe; sleep 0.2; cat /tmp/got; stat -c %F pipe memory disk; "
+              "timeout 5 cat pipe > /tmp/got & echo through > pipe; wait; cat /tmp/got; stat -c %F pipe memory disk; "
               "mv pipe moved; rm memory disk moved relative absolute folder magic; ls -A")
     assert output(share(vmm, shared, script)) == "through\nfifo\ncharacter special file\nblock special file\n"
     assert os.listdir(shared) == []
