@@ -118,7 +118,7 @@ Outcome<SharedFiles::Created> SharedFiles::create(std::uint64_t parent, std::str
       return std::unexpected(handle.error());
     }
     const auto attr = attributes(entry->node);
-    return Created{{entry->node, attr ? *attr : entry->attr}, std::move(*handle)};
+    return Created{{entry->node, attr ? attr->shown : entry->attr}, std::move(*handle)};
   }
   if (!file) {
     return std::unexpected(file.error());

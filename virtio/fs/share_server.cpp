@@ -86,7 +86,7 @@ FuseAnswer ShareServer::serve(const fuse_in_header& header, FuseArguments argume
 
 FuseReply ShareServer::lookup_root(std::uint64_t node) {
   const auto attr = files_.attributes(node);
-  return attr ? reply_with(entry_out({node, *attr})) : refuse(attr.error());
+  return attr ? reply_with(entry_out({node, attr->shown})) : refuse(attr.error());
 }
 
 void ShareServer::forget(const fuse_in_header& header, FuseArguments arguments) {
@@ -184,18 +184,21 @@ FuseAnswer ShareServer::serve_node(const fuse_in_header& header, FuseArguments a
                                    std::size_t request_size, std::size_t reply_room) {
   const std::uint64_t node = header.nodeid;
   switch (header.opcode) {
-    case FUSE_GETATTR:
-      return reply_attr(node, files_.attributes(node));
+    case FUSE_GETATTR: {
+      const auto found = files_.attributes(node);
+      return found ? reply_attr(node, found->shown) : refuse(found.error());
+    }
     case FUSE_SETATTR: {
       const auto in = arguments.take<fuse_setattr_in>();
       return in ? reply_attr(node, files_.set_attributes(node, *in)) : refuse(EINVAL);
     }
     case kFuseStatx: {
-      const auto attr = files_.attributes(node);
-      const auto status = files_.status(node);
-      if (!attr || !status) {
-        return refuse(attr ? status.error() : attr.error());
+      const auto found = files_.attributes(node);
+      if (!found) {
+        return refuse(found.error());
       }
+      const fuse_attr* const attr = &found->shown;
+      const struct statx* const status = &found->status;
       FuseStatxOut out{};
       out.attr_valid = valid_seconds(node);
       out.stat.mask = status->stx_mask & (STATX_BASIC_STATS | STATX_BTIME);

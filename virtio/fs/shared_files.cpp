@@ -264,7 +264,7 @@ fuse_attr SharedFiles::show_as(Node& node, const struct statx& status, const Gue
   return attr;
 }
 
-Outcome<fuse_attr> SharedFiles::attributes(std::uint64_t id) {
+Outcome<SharedFiles::Attributes> SharedFiles::attributes(std::uint64_t id) {
   const auto found = node(id);
   if (!found) {
     return std::unexpected(found.error());
@@ -273,19 +273,7 @@ Outcome<fuse_attr> SharedFiles::attributes(std::uint64_t id) {
   if (!where) {
     return std::unexpected(where.error());
   }
-  return show(**found, *where);
-}
-
-Outcome<struct statx> SharedFiles::status(std::uint64_t id) {
-  const auto found = node(id);
-  if (!found) {
-    return std::unexpected(found.error());
-  }
-  const auto where = place(**found);
-  if (!where) {
-    return std::unexpected(where.error());
-  }
-  return where->status;
+  return Attributes{show(**found, *where), where->status};
 }
 
 Outcome<void> SharedFiles::set_owner(Share& share, const Place& place, const GuestOwner& wanted) {

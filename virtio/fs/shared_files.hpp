@@ -86,8 +86,11 @@ class SharedFiles {
   // --- nodes ---
   Outcome<Entry> lookup(std::uint64_t parent, std::string_view name);
   void forget(std::uint64_t node, std::uint64_t count) { nodes_.forget(node, count); }
-  Outcome<fuse_attr> attributes(std::uint64_t node);
-  Outcome<struct statx> status(std::uint64_t node);
+  struct Attributes {
+    fuse_attr shown{};      // to the guest
+    struct statx status{};  // on the host
+  };
+  Outcome<Attributes> attributes(std::uint64_t node);
   Outcome<fuse_attr> set_attributes(std::uint64_t node, const fuse_setattr_in& wanted);
   Outcome<std::string> read_link(std::uint64_t node);
   Outcome<fuse_kstatfs> file_system(std::uint64_t node);
