@@ -35,12 +35,12 @@ step() {
   fi
 }
 
-# build_preset PRESET [TARGET...]: configures when needed and builds.
+# build_preset PRESET [TARGET...]: configures when needed and builds, at the priority `niceness`.
 build_preset() {
   local preset=$1
   shift
   [[ build/$preset/build.ninja -nt CMakePresets.json ]] || cmake --preset "$preset"
-  cmake --build "build/$preset" ${1:+--target "$@"}
+  nice -n "${niceness:-0}" cmake --build "build/$preset" ${1:+--target "$@"}
 }
 
 # Here and not at the first run: that may be in the emulated host, where it takes ten times as long.
