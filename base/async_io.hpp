@@ -64,8 +64,11 @@ class AsyncIo {
                         Operation& op) = 0;
   // Runs `work` on another thread, which does one after the other: for system calls that block and
   // have no asynchronous form. Completes with 0 when it has run, or with -ECANCELED when it will
-  // not.
-  virtual void offload(std::function<void()> work, Operation& op) = 0;
+  // not: soon, if `work` returns that the completion is waited for, and else together with another
+  // one, or after hurry(). To wake up a thread costs more than most work does.
+  virtual void offload(std::function<bool()> work, Operation& op) = 0;
+  // The completions of all that is offloaded now are waited for.
+  virtual void hurry() = 0;
   // Completes once with the ready events when one of `events` (poll(2)) or an error holds.
   virtual void poll(int fd, std::uint32_t events, Operation& op) = 0;
   // Completes with -ETIME after `nanoseconds`.

@@ -33,6 +33,9 @@ enum class ControlKind : std::uint32_t {
   kCounters = 7,    // kDone's text: MachineCounters as JSON
   kResizeDisk = 8,  // text: "DISK BYTES": the file of that disk, counted from 0, has this size now
   kSetBalloon = 9,  // text: "MIB": so much of its memory the guest is asked to give back
+  kAddShare = 10,   // text: "ro CACHE PATH" or "rw …", a ShareCache and the place in the virtio-fs
+                    // device; descriptor: O_PATH
+  kRemoveShare = 11,  // text: that place
 
   // machine to launcher
   kRunning = 16,  // the vCPUs run, if times were asked for; text: "name nanoseconds" lines of

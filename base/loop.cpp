@@ -175,7 +175,7 @@ void Loop::cancel(Operation& op) {
     if (waiting != work_.end()) {
       work_.erase(waiting);
       worked_.emplace_back(&op, -ECANCELED);
-      wake();
+      wake_for_worked();
       return;
     }
   }
@@ -192,12 +192,28 @@ void Loop::wake() {
   [[maybe_unused]] const ssize_t written = ::write(wake_fd_.get(), &one, sizeof one);
 }
 
-void Loop::offload(std::function<void()> work, Operation& op) {
+// With the lock.
+void Loop::wake_for_worked() {
+  if (!std::exchange(woken_, true)) {
+    wake();
+  }
+}
+
+void Loop::hurry() {
+  const std::scoped_lock lock(work_mutex_);
+  hurried_ = offloaded_ > 0;
+  if (!worked_.empty()) {
+    wake_for_worked();
+  }
+}
+
+void Loop::offload(std::function<bool()> work, Operation& op) {
   assert(!op.pending());
   op.start();
   ++pending_;
   {
     const std::scoped_lock lock(work_mutex_);
+    ++offloaded_;
     if (!working_) {
       worked_.emplace_back(&op, -ECANCELED);  // the loop ends
       return;
@@ -223,11 +239,11 @@ void Loop::run_worker() {
     const Work next = std::move(work_.front());
     work_.pop_front();
     lock.unlock();
-    next.work();
+    const bool waited_for = next.work();
     lock.lock();
     worked_.emplace_back(next.operation, 0);
-    if (worked_.size() == 1) {
-      wake();
+    if (waited_for || hurried_) {
+      wake_for_worked();
     }
   }
 }
@@ -237,6 +253,9 @@ void Loop::finish_worked() {
   {
     const std::scoped_lock lock(work_mutex_);
     worked.swap(worked_);
+    woken_ = false;
+    offloaded_ -= worked.size();
+    hurried_ = hurried_ && offloaded_ > 0;
   }
   for (const auto& [operation, result] : worked) {
     --pending_;
@@ -284,7 +303,6 @@ void Loop::on_wake() {
   for (const std::function<void()>& function : functions) {
     function();
   }
-  finish_worked();
 }
 
 Result<void> Loop::run_once() {
@@ -296,6 +314,7 @@ Result<void> Loop::run_once() {
   if (::io_uring_sq_ready(&ring_) == 0) {
     timeouts_.clear();
   }
+  finish_worked();
   // Those that are here now. What they lead to has its turn behind what is submitted and deferred,
   // or a guest that always has more would have the loop for itself.
   io_uring_cqe* completion = nullptr;
@@ -312,6 +331,7 @@ Result<void> Loop::run_once() {
       op->finish(result);
     }
   }
+  finish_worked();
   run_deferred();
   return {};
 }

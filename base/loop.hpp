@@ -42,7 +42,8 @@ class Loop final : public AsyncIo {
   void poll(int fd, std::uint32_t events, Operation& op) override;
   void timeout(std::uint64_t nanoseconds, Operation& op) override;
   void defer(Operation& op) override;
-  void offload(std::function<void()> work, Operation& op) override;
+  void offload(std::function<bool()> work, Operation& op) override;
+  void hurry() override;
   void cancel(Operation& op) override;
   // Completes with a positive number whenever `eventfd` is signalled, and stays pending; signals
   // that come together may be one. Nobody reads the eventfd. When `op` is not pending any more it
@@ -75,6 +76,7 @@ class Loop final : public AsyncIo {
   void on_wake();
   void run_worker();
   void finish_worked();
+  void wake_for_worked();
   void end_worker();
 
   io_uring ring_{};
@@ -96,13 +98,16 @@ class Loop final : public AsyncIo {
 
   // Work for the other thread, and what it has done or will not do. It starts with the first.
   struct Work {
-    std::function<void()> work;
+    std::function<bool()> work;
     Operation* operation;
   };
   std::mutex work_mutex_;
   std::condition_variable work_added_;
   std::deque<Work> work_;
   std::vector<std::pair<Operation*, std::int32_t>> worked_;
+  bool woken_ = false;    // for worked_, which is seen to soon
+  bool hurried_ = false;  // until all that is offloaded has completed
+  std::size_t offloaded_ = 0;
   bool working_ = true;  // until its end
   std::function<void()> worker_start_;
   std::thread worker_;

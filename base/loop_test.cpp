@@ -319,6 +319,7 @@ TEST_CASE(
           if (std::this_thread::get_id() == worker) {
             order.push_back(i);
           }
+          return true;
         },
         op);
   }
@@ -350,11 +351,12 @@ TEST_CASE("offloaded work that has not begun is cancelled, and what has is waite
         begun.release();
         go.acquire();
         ++ran;
+        return true;
       },
       first);
   begun.acquire();
-  (*loop)->offload([&] { ++ran; }, second);
-  (*loop)->offload([&] { ++ran; }, third);
+  (*loop)->offload([&] { return ++ran > 0; }, second);
+  (*loop)->offload([&] { return ++ran > 0; }, third);
   (*loop)->cancel(first);
   (*loop)->cancel(second);
   go.release();
@@ -369,15 +371,74 @@ TEST_CASE("offloaded work that has not begun is cancelled, and what has is waite
       [&] {
         begun.release();
         go.acquire();
+        return true;
       },
       held);
   begun.acquire();
-  (*loop)->offload([&] { ++ran; }, late);
+  (*loop)->offload([&] { return ++ran > 0; }, late);
   std::thread releaser([&] { go.release(); });
   (*loop)->drain();
   releaser.join();
   CHECK_FALSE(held.pending());
   CHECK_FALSE(late.pending());
+}
+
+TEST_CASE("offloaded work that nobody waits for completes with something else, or in a hurry") {
+  auto loop = Loop::create();
+  REQUIRE(loop);
+  std::atomic<int> ran = 0;
+  int completed = 0;
+  std::deque<Operation> operations;
+  const auto offload = [&](bool waited_for) {
+    Operation& op = operations.emplace_back([&](std::int32_t result) {
+      CHECK(result == 0);
+      ++completed;
+      (*loop)->stop();
+    });
+    (*loop)->offload(
+        [&, waited_for] {
+          ++ran;
+          return waited_for;
+        },
+        op);
+  };
+  const auto wait = [&](int count) {
+    while (ran < count) {
+      std::this_thread::yield();
+    }
+  };
+  // With another one that is waited for.
+  offload(false);
+  wait(1);
+  CHECK(completed == 0);
+  offload(true);
+  REQUIRE((*loop)->run());
+  CHECK(completed == 2);
+  // With what happens to complete.
+  offload(false);
+  wait(3);
+  Operation other([&](std::int32_t) {});
+  (*loop)->timeout(1, other);
+  REQUIRE((*loop)->run());
+  CHECK(completed == 3);
+  // In a hurry, whether it was done before that or is done after it.
+  for (const bool before : {true, false}) {
+    offload(false);
+    if (before) {
+      wait(4);
+    }
+    (*loop)->hurry();
+    REQUIRE((*loop)->run());
+  }
+  CHECK(completed == 5);
+  // At the end.
+  offload(false);
+  wait(6);
+  (*loop)->drain();
+  CHECK(completed == 6);
+  for (const Operation& op : operations) {
+    CHECK_FALSE(op.pending());
+  }
 }
 
 }  // namespace

@@ -75,6 +75,8 @@ static struct bounds bounds_of(uint32_t type) {
     case MSB_ADD_ENTROPY:
       return (struct bounds){1, ENTROPY_MAX};
     case MSB_SET_NAMES:
+    case MSB_SHARE:
+    case MSB_UNSHARE:
       return (struct bounds){0, MSB_MAX_REQUEST};
     case MSB_CONNECT:
       return (struct bounds){sizeof(struct msb_connect), MSB_MAX_SMALL};

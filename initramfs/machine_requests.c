@@ -14,6 +14,7 @@
 #include "initramfs/listeners.h"
 #include "initramfs/metrics.h"
 #include "initramfs/names.h"
+#include "initramfs/shares.h"
 
 #define NANOSECONDS 1000000000u
 #define ENTROPY_MAX 512u
@@ -86,10 +87,11 @@ static bool add_entropy(const uint8_t* payload, size_t length, struct failure* f
 }
 
 bool machine_request_is(uint32_t type) {
-  return type == MSB_PING || (type >= MSB_METRICS && type <= MSB_SET_NAMES);
+  return type == MSB_PING || (type >= MSB_METRICS && type <= MSB_UNSHARE);
 }
 
-bool machine_request(uint32_t type, const uint8_t* payload, size_t length, struct buffer* answer) {
+bool machine_request(uint32_t type, const uint8_t* payload, size_t length,
+                     struct namespace_beside* programs, struct buffer* answer) {
   struct failure failure;
   bool succeeded;
   switch (type) {
@@ -107,6 +109,12 @@ bool machine_request(uint32_t type, const uint8_t* payload, size_t length, struc
       break;
     case MSB_SET_NAMES:
       succeeded = names_set(payload, length, &failure);
+      break;
+    case MSB_SHARE:
+      succeeded = shares_add(payload, length, programs, &failure);
+      break;
+    case MSB_UNSHARE:
+      succeeded = shares_remove(payload, length, programs, &failure);
       break;
     default:
       succeeded = fail(&failure, MSB_STAGE_REQUEST, EINVAL, "no such request: %u", type);

@@ -44,8 +44,10 @@ struct Answer {
 std::vector<Answer> ask(uint32_t type, const std::string& payload = {}) {
   buffer answer{};
   REQUIRE(machine_request_is(type));
+  namespace_beside programs{.init = -1, .restored = true};
   REQUIRE(machine_request(type, reinterpret_cast<const uint8_t*>(payload.data()), payload.size(),
-                          &answer));
+                          &programs, &answer));
+  CHECK(programs.restored);
   std::vector<Answer> answers;
   const char* next = reinterpret_cast<const char*>(answer.data) + answer.start;
   size_t left = buffer_length(&answer);
@@ -135,7 +137,8 @@ bool is_root() {
 TEST_CASE("machine_request_types_are_those_about_the_machine") {
   for (uint32_t type = 0; type < 200; type++) {
     bool expected = type == MSB_PING || type == MSB_METRICS || type == MSB_LISTENERS ||
-                    type == MSB_SET_CLOCK || type == MSB_ADD_ENTROPY || type == MSB_SET_NAMES;
+                    type == MSB_SET_CLOCK || type == MSB_ADD_ENTROPY || type == MSB_SET_NAMES ||
+                    type == MSB_SHARE || type == MSB_UNSHARE;
     CHECK(machine_request_is(type) == expected);
   }
 }
@@ -166,6 +169,22 @@ TEST_CASE("machine_request_listeners_ends_with_their_number") {
     CHECK(answer.type == MSB_LISTENER);
     CHECK(answer.payload.size() == 24);
   }
+}
+
+TEST_CASE("machine_request_shares_that_are_malformed_or_have_no_device_are_refused") {
+  using namespace std::string_literals;
+  for (const std::string& payload :
+       {""s, "\0"s, "ro\0a\0"s, "ro\0a\0/b\0c"s, "ro\0a\0b\0"s, "ro\0a\0/\0"s, "ro\0a\0\0"s,
+        "ro\0a\0/"s + std::string(5000, 'b') + "\0"s}) {
+    CAPTURE(payload);
+    CHECK(outcome(ask_for_one(MSB_SHARE, payload)) == refusal(MSB_STAGE_REQUEST, EINVAL));
+  }
+  for (const std::string& payload : {""s, "/a"s, "a\0"s, "/\0"s, "/a\0/b\0"s}) {
+    CAPTURE(payload);
+    CHECK(outcome(ask_for_one(MSB_UNSHARE, payload)) == refusal(MSB_STAGE_REQUEST, EINVAL));
+  }
+  CHECK(outcome(ask_for_one(MSB_SHARE, "ro\0a\0/b\0"s)) == refusal(MSB_STAGE_REQUEST, ENODEV));
+  CHECK(outcome(ask_for_one(MSB_UNSHARE, "/b\0"s)) == refusal(MSB_STAGE_REQUEST, ENODEV));
 }
 
 TEST_CASE("machine_request_clock_that_the_kernel_cannot_have_is_refused") {

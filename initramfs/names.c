@@ -9,29 +9,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "initramfs/payload_strings.h"
 #include "protocol/msb_exec.h"
 
 /* __NEW_UTS_LEN of the kernel. */
 #define HOST_NAME_LENGTH 64u
 
 enum { HOST_NAME, RESOLVER, HOSTS, STRINGS };
-
-/* Finds the three strings. They are checked to end where the payload does. */
-static bool find_strings(const uint8_t* payload, size_t length, const char** strings,
-                         struct failure* failure) {
-  const char* next = (const char*)payload;
-  const char* end = next + length;
-  for (int i = 0; i < STRINGS; i++) {
-    const char* terminator = next == end ? NULL : memchr(next, '\0', (size_t)(end - next));
-    if (terminator == NULL) {
-      return fail(failure, MSB_STAGE_REQUEST, EINVAL, "SET_NAMES: fewer than %d strings", STRINGS);
-    }
-    strings[i] = next;
-    next = terminator + 1;
-  }
-  if (next == end) return true;
-  return fail(failure, MSB_STAGE_REQUEST, EINVAL, "SET_NAMES: bytes after the last string");
-}
 
 /* It comes to stand in files and prompts: none of the characters that mean something there. */
 static bool check_host_name(const char* name, struct failure* failure) {
@@ -106,7 +90,7 @@ static bool set_host_name(const char* name, struct failure* failure) {
 
 bool names_set(const uint8_t* payload, size_t length, struct failure* failure) {
   const char* strings[STRINGS];
-  if (!find_strings(payload, length, strings, failure) ||
+  if (!payload_strings(payload, length, "SET_NAMES", STRINGS, strings, failure) ||
       !check_host_name(strings[HOST_NAME], failure)) {
     return false;
   }

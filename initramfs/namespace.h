@@ -27,6 +27,12 @@ bool namespace_start(struct namespace_init* init, struct failure* failure);
 /* Waits until /proc is mounted. */
 bool namespace_wait_ready(struct namespace_init* init, struct failure* failure);
 
+/* The programs' namespace, for whoever forks beside it. */
+struct namespace_beside {
+  pid_t init;    /* -1 when there is none */
+  bool restored; /* as namespace_fork_beside() says */
+};
+
 /*
  * Forks a child of the caller into the caller's own namespace, where no program sees or traces it.
  * As fork(2) otherwise. `init` is that of the programs' namespace, or -1 when there is none. False

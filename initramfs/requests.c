@@ -165,10 +165,15 @@ void request_answer(struct connection* connection, uint32_t type, const uint8_t*
     case MSB_FORGET:
       answer_forget(connection, payload);
       return;
-    default:
-      if (!machine_request(type, payload, length, &connection->unsent)) {
+    default: {
+      struct namespace_beside programs = {.init = connection->all->namespace_init,
+                                          .restored = true};
+      if (!machine_request(type, payload, length, &programs, &connection->unsent)) {
         connection_break(connection);
       }
+      /* The agent is told of the init's death in this moment, and must start nothing beside it. */
+      if (!programs.restored) connection->all->processes->ending = true;
       connection_flush(connection);
+    }
   }
 }

@@ -22,10 +22,11 @@
 
 /*
  * All that the root is made of hangs below one mount, so that a single umount2(2) takes it out of
- * sight. The stack has its own references.
+ * sight. The stack has its own references. The device stays mounted, where the root covers it:
+ * what is shared later is cloned from there.
  */
 #define STAGE "/stage" /* a tmpfs, and a directory of the initramfs */
-#define HOST STAGE "/host"
+#define HOST "/host"   /* the virtio-fs device */
 #define UPPER STAGE "/upper"
 #define WORK STAGE "/work"
 #define LAYER_PATH_MAX 32u
@@ -93,14 +94,15 @@ static void lower_path(char path[LOWER_PATH_MAX], const struct boot_config* conf
 }
 
 /* A file as the source makes EROFS read that file itself (erofs_fc_get_tree() in fs/erofs/super.c):
- * no loop device. */
+ * no loop device. Without "directio" the kernel would keep each page twice, of the image and of the
+ * file. */
 static bool mount_layer(const char* layer, size_t index, struct failure* failure) {
   char source[MSB_BOOT_MAX + sizeof HOST];
   snprintf(source, sizeof source, HOST "/%s", layer);
   char target[LAYER_PATH_MAX];
   layer_path(target, index);
   if (!make_directory(target, failure)) return false;
-  if (mount(source, target, "erofs", MS_RDONLY, "") == 0) return true;
+  if (mount(source, target, "erofs", MS_RDONLY, "directio") == 0) return true;
   return fail(failure, MSB_STAGE_BOOT, errno, "cannot mount the layer %.200s", layer);
 }
 

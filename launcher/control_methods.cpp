@@ -23,13 +23,52 @@ constexpr std::string_view kSize = "size";
 constexpr std::array kDiskSizeParameters{kDisk, kSize};
 constexpr std::string_view kMib = "mib";
 constexpr std::array kBalloonParameters{kMib};
+constexpr std::string_view kHost = "host";
+constexpr std::string_view kGuest = "guest";
+constexpr std::string_view kReadOnly = "read_only";
+constexpr std::string_view kCache = "cache";
+constexpr std::array kAddShareParameters{kHost, kGuest, kReadOnly, kCache};
+constexpr std::array kRemoveShareParameters{kGuest};
 
 std::unexpected<RpcError> refuse(std::string message) {
   return std::unexpected(RpcError{RpcCode::kRefused, std::move(message)});
 }
 
+std::unexpected<RpcError> refuse_parameter(std::string message) {
+  return std::unexpected(RpcError{RpcCode::kInvalidParameters, std::move(message)});
+}
+
+// What add_share() is asked for.
+RpcResult<ShareWords> share_wanted(const Json& parameters) {
+  auto host = text(parameters, kHost);
+  const auto guest = text(parameters, kGuest);
+  const auto read_only = yes_or_no(parameters, kReadOnly);
+  const auto cache = text(parameters, kCache);
+  if (!host || !guest || !cache) {
+    return std::unexpected(!host ? host.error() : !guest ? guest.error() : cache.error());
+  }
+  if (!read_only) {
+    return std::unexpected(read_only.error());
+  }
+  if (!*host || !(*host)->starts_with('/') || (*host)->find('\0') != std::string::npos) {
+    return refuse_parameter(
+        "the parameter \"host\" must be the absolute path of a directory or file of this host");
+  }
+  const auto place = tidy_place(guest->value_or(""));
+  if (!place) {
+    return refuse_parameter(
+        "the parameter \"guest\" must be an absolute path below / without \"..\"");
+  }
+  const auto mode = parse_cache(cache->value_or("auto"));
+  if (!mode) {
+    return refuse_parameter("the parameter \"cache\" must be never, auto or always");
+  }
+  return ShareWords{std::move(**host), *place, read_only->value_or(false), *mode};
+}
+
 // The answer of a method that gives nothing.
-RpcResult<Json> nothing_or_why(const Result<std::string>& done) {
+template <typename T>
+RpcResult<Json> nothing_or_why(const Result<T>& done) {
   return done ? RpcResult<Json>(Json::object()) : refuse(done.error().message);
 }
 
@@ -48,11 +87,15 @@ constexpr ControlMethods::Method ControlMethods::kMethods[] = {
     {"resume", &ControlMethods::resume, {}},
     {"set_disk_size", &ControlMethods::set_disk_size, kDiskSizeParameters},
     {"set_balloon", &ControlMethods::set_balloon, kBalloonParameters},
+    {"add_share", &ControlMethods::add_share, kAddShareParameters},
+    {"remove_share", &ControlMethods::remove_share, kRemoveShareParameters},
     {"subscribe", &ControlMethods::subscribe, {}},
 };
 
-ControlMethods::ControlMethods(MachineRequests& machine, SandboxFacts facts, Event event)
+ControlMethods::ControlMethods(MachineRequests& machine, RunningShares& shares, SandboxFacts facts,
+                               Event event)
     : machine_(machine),
+      shares_(shares),
       facts_(std::move(facts)),
       event_(std::move(event)),
       start_(std::chrono::steady_clock::now()) {}
@@ -83,13 +126,23 @@ void ControlMethods::status(const Json& /*parameters*/, const Caller& caller) {
     const RunningDisk& disk = facts_.disks[i];
     disks.push_back({{"disk", i}, {"size", disk.size}, {"read_only", disk.read_only}});
   }
+  Json shares = Json::array();
+  for (const RunningShare& share : shares_.all()) {
+    if (share.state == RunningShare::State::kShared) {
+      shares.push_back({{"host", share.words.host},
+                        {"guest", share.words.guest},
+                        {"read_only", share.words.read_only},
+                        {"cache", cache_word(share.words.cache)}});
+    }
+  }
   const auto uptime = std::chrono::steady_clock::now() - start_;
   caller.answer(
       Json{{"state", state_word()},
            {"uptime_ms", std::chrono::duration_cast<std::chrono::milliseconds>(uptime).count()},
            {"memory_mib", facts_.memory_mib},
            {"cpus", facts_.cpus},
-           {"disks", std::move(disks)}});
+           {"disks", std::move(disks)},
+           {"shares", std::move(shares)}});
 }
 
 void ControlMethods::counters(const Json& /*parameters*/, const Caller& caller) {
@@ -176,6 +229,64 @@ void ControlMethods::set_balloon(const Json& parameters, const Caller& caller) {
   }
   machine_.send(ControlKind::kSetBalloon, fmt::format("{}", **mib),
                 [caller](const Result<std::string>& done) { caller.answer(nothing_or_why(done)); });
+}
+
+bool ControlMethods::guest_answers(const Caller& caller) const {
+  if (state_ != State::kRunning) {
+    caller.answer(refuse(state_ < State::kRunning ? "the sandbox does not run yet"
+                                                  : "the sandbox is stopping"));
+    return false;
+  }
+  if (paused_ || pausing_ > 0) {
+    caller.answer(refuse("the sandbox is paused, and its guest would have to do something"));
+    return false;
+  }
+  return true;
+}
+
+void ControlMethods::add_share(const Json& parameters, const Caller& caller) {
+  auto wanted = share_wanted(parameters);
+  if (!wanted) {
+    caller.answer(std::unexpected(std::move(wanted.error())));
+    return;
+  }
+  if (!guest_answers(caller)) {
+    return;
+  }
+  const std::string place = wanted->guest;
+  shares_.add(std::move(*wanted), [this, place, caller](const Result<void>& done) {
+    if (done) {
+      event_("share_added", {{"guest", place}});
+    }
+    caller.answer(nothing_or_why(done));
+  });
+}
+
+void ControlMethods::remove_share(const Json& parameters, const Caller& caller) {
+  const auto guest = text(parameters, kGuest);
+  if (!guest) {
+    caller.answer(std::unexpected(guest.error()));
+    return;
+  }
+  const auto place = tidy_place(guest->value_or(""));
+  if (!place) {
+    caller.answer(refuse_parameter("the parameter \"guest\" must be the place of a share"));
+    return;
+  }
+  if (!guest_answers(caller)) {
+    return;
+  }
+  shares_.remove(
+      *place,
+      [this, place = *place, caller](const Result<void>& done) {
+        if (done) {
+          event_("share_removed", {{"guest", place}});
+        }
+        caller.answer(nothing_or_why(done));
+      },
+      [this, place = *place](const Error& why) {
+        event_("share_not_unmounted", {{"guest", place}, {"message", why.message}});
+      });
 }
 
 void ControlMethods::subscribe(const Json& /*parameters*/, const Caller& caller) {

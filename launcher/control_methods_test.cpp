@@ -32,7 +32,7 @@ TEST_CASE_FIXTURE(ControlFixture, "the status follows what becomes of the sandbo
   ControlClient one = client();
   const Json status = ask(one, "status").at("result");
   CHECK(status.at("uptime_ms").get<std::int64_t>() >= 0);
-  CHECK(status.size() == 5);
+  CHECK(status.size() == 6);
   CHECK(status.at("state") == "starting");
   CHECK(status.at("memory_mib") == 512);
   CHECK(status.at("cpus") == 2);
@@ -175,7 +175,7 @@ TEST_CASE_FIXTURE(ControlFixture, "unknown methods and parameters are refused by
   CHECK(code_of(method) == -32601);
   CHECK(message_of(method) ==
         "there is no method \"stop\"; there are status, counters, pause, resume, set_disk_size, "
-        "set_balloon, subscribe");
+        "set_balloon, add_share, remove_share, subscribe");
   for (const char* name : {"status", "counters", "pause", "resume", "subscribe"}) {
     const Json parameter = ask(one, name, {{"verbose", true}});
     CHECK(code_of(parameter) == -32602);

@@ -21,8 +21,10 @@ std::string error_line(RpcCode code, std::string message) {
 
 Result<std::unique_ptr<ControlServer>> ControlServer::create(AsyncIo& io, const std::string& path,
                                                              MachineRequests& machine,
+                                                             protocol::Opener agent,
                                                              SandboxFacts facts, Limits limits) {
-  std::unique_ptr<ControlServer> server(new ControlServer(io, machine, std::move(facts), limits));
+  std::unique_ptr<ControlServer> server(
+      new ControlServer(io, machine, std::move(agent), std::move(facts), limits));
   auto listener = UnixListener::create(
       io, path,
       {.has_room = [] { return true; },
@@ -34,11 +36,12 @@ Result<std::unique_ptr<ControlServer>> ControlServer::create(AsyncIo& io, const 
   return server;
 }
 
-ControlServer::ControlServer(AsyncIo& io, MachineRequests& machine, SandboxFacts facts,
-                             Limits limits)
+ControlServer::ControlServer(AsyncIo& io, MachineRequests& machine, protocol::Opener agent,
+                             SandboxFacts facts, Limits limits)
     : io_(io),
       limits_(limits),
-      methods_(machine, std::move(facts),
+      shares_(io, machine, std::move(agent), std::exchange(facts.shares, {})),
+      methods_(machine, shares_, std::move(facts),
                [this](std::string_view event, Json details) { tell(event, std::move(details)); }) {}
 
 ControlServer::~ControlServer() {
@@ -50,6 +53,7 @@ void ControlServer::open() {
 }
 
 void ControlServer::close() {
+  shares_.close();
   if (listener_) {
     listener_->close();
   }

@@ -13,7 +13,9 @@
 #include "base/result.hpp"
 #include "launcher/control_methods.hpp"
 #include "launcher/line_client.hpp"
+#include "launcher/running_shares.hpp"
 #include "launcher/unix_listener.hpp"
+#include "protocol/opener.hpp"
 
 namespace msb::launcher {
 
@@ -27,9 +29,11 @@ class ControlServer {
   };
 
   // Makes the socket. Whoever connects waits until open(). Fails as UnixListener::create() does.
-  // `machine` must outlive this, and not answer any more once it is destroyed.
+  // `machine` must outlive this, and not answer any more once it is destroyed. `agent`: the way to
+  // the agent in the guest.
   static Result<std::unique_ptr<ControlServer>> create(AsyncIo& io, const std::string& path,
-                                                       MachineRequests& machine, SandboxFacts facts,
+                                                       MachineRequests& machine,
+                                                       protocol::Opener agent, SandboxFacts facts,
                                                        Limits limits);
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
@@ -51,7 +55,8 @@ class ControlServer {
     bool subscribed = false;
   };
 
-  ControlServer(AsyncIo& io, MachineRequests& machine, SandboxFacts facts, Limits limits);
+  ControlServer(AsyncIo& io, MachineRequests& machine, protocol::Opener agent, SandboxFacts facts,
+                Limits limits);
   void on_accepted(Fd socket);
   void on_line(LineClient& client, const std::string& line);
   void on_left(const LineClient& client);
@@ -60,6 +65,7 @@ class ControlServer {
 
   AsyncIo& io_;
   const Limits limits_;
+  RunningShares shares_;
   ControlMethods methods_;
   std::vector<Seat> seats_;
   std::unique_ptr<UnixListener> listener_;

@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -88,8 +89,9 @@ struct ControlFixture {
 
   [[nodiscard]] std::string path() const { return directory + "/control"; }
   void serve(std::vector<RunningDisk> disks = {}, ControlServer::Limits limits = {}) {
-    auto created =
-        ControlServer::create(*wire.loop, path(), *requests, {512, 2, std::move(disks)}, limits);
+    auto created = ControlServer::create(
+        *wire.loop, path(), *requests, [this] { return open_agent(); },
+        {512, 2, std::move(disks), std::move(shares)}, limits);
     REQUIRE(created);
     server = std::move(*created);
     server->open();
@@ -99,6 +101,13 @@ struct ControlFixture {
     std::ofstream(file).put('\0');
     std::filesystem::resize_file(file, size);
     return {Fd(::open(file.c_str(), O_RDWR | O_CLOEXEC)), size, read_only};
+  }
+  // The way to the agent, which is the wire's far end: once.
+  Result<Fd> open_agent() {
+    if (!wire.host) {
+      return fail("the agent does not answer");
+    }
+    return std::move(wire.host);
   }
   [[nodiscard]] ControlClient client() const {
     sockaddr_un address{};
@@ -176,6 +185,7 @@ struct ControlFixture {
   std::function<void(const ControlMessage&)> machine;
   std::vector<ControlMessage> asked;
   bool machine_broke = false;
+  std::list<RunningShare> shares;  // that it is started with
   std::unique_ptr<ControlServer> server;
   int id = 0;
 };

@@ -120,6 +120,30 @@ RpcResult<std::optional<std::uint64_t>> whole_number(const Json& parameters,
   return value->get<std::uint64_t>();
 }
 
+RpcResult<std::optional<std::string>> text(const Json& parameters, std::string_view name) {
+  const auto value = parameters.find(name);
+  if (value == parameters.end()) {
+    return std::nullopt;
+  }
+  if (!value->is_string()) {
+    return refuse(RpcCode::kInvalidParameters,
+                  fmt::format("the parameter \"{}\" must be a text", name));
+  }
+  return value->get<std::string>();
+}
+
+RpcResult<std::optional<bool>> yes_or_no(const Json& parameters, std::string_view name) {
+  const auto value = parameters.find(name);
+  if (value == parameters.end()) {
+    return std::nullopt;
+  }
+  if (!value->is_boolean()) {
+    return refuse(RpcCode::kInvalidParameters,
+                  fmt::format("the parameter \"{}\" must be true or false", name));
+  }
+  return value->get<bool>();
+}
+
 std::string answer_line(const Json& id, const RpcResult<Json>& answer) {
   Json document = Json::object();
   document["id"] = id;

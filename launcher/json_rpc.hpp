@@ -51,6 +51,9 @@ std::expected<RpcRequest, RpcRejection> parse_request(std::string_view line);
 RpcResult<void> check_parameters(const Json& parameters, std::span<const std::string_view> known);
 // The member `name`, if there is one. Fails unless it is a whole number from 0 to 2^64 - 1.
 RpcResult<std::optional<std::uint64_t>> whole_number(const Json& parameters, std::string_view name);
+// Likewise of a text, and of true or false.
+RpcResult<std::optional<std::string>> text(const Json& parameters, std::string_view name);
+RpcResult<std::optional<bool>> yes_or_no(const Json& parameters, std::string_view name);
 
 // Lines, with their newline. Text that is not UTF-8 is replaced.
 std::string answer_line(const Json& id, const RpcResult<Json>& answer);

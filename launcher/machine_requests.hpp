@@ -6,15 +6,19 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
+#include <optional>
 #include <string>
 
 #include "base/control.hpp"
+#include "base/fd.hpp"
 #include "base/result.hpp"
 
 namespace msb::launcher {
 
-// Has one request under way at a time; the others wait in the order in which they were made.
-// Destroyed, it drops what is left without a word.
+// Has one request under way at a time; the others wait in the order in which they were made. But
+// those about shares, which the host's file systems may hold up for long, are made at once, beside
+// the others. Destroyed, it drops what is left without a word.
 class MachineRequests {
  public:
   // Gets the text of kDone, or an error: the sentence of kRefused, or why the machine was not asked
@@ -31,7 +35,7 @@ class MachineRequests {
   ~MachineRequests() = default;
 
   // `kind`: one of the requests. `done` runs once, also inside the call when nothing can be sent.
-  void send(ControlKind kind, std::string text, Done done);
+  void send(ControlKind kind, std::string text, Done done, Fd descriptor = {});
 
   // A kDone or kRefused has come. Fails when it answers nothing that is under way, or brings
   // descriptors: then the machine process is broken or hostile.
@@ -45,13 +49,17 @@ class MachineRequests {
     ControlKind kind;
     std::string text;
     Done done;
+    Fd descriptor;  // if it needs one
   };
   void send_next();
+  [[nodiscard]] std::optional<Error> try_send(const Request& request);
 
   const int control_;
   std::deque<Request> requests_;  // the first one is under way, if any is
-  std::uint32_t tag_ = 0;         // of the request under way, or of the last one
   bool under_way_ = false;
+  std::uint32_t under_way_tag_ = 0;
+  std::map<std::uint32_t, Request> beside_;  // about shares, by tag
+  std::uint32_t tag_ = 0;                    // the last one given
   bool closed_ = false;
 };
 

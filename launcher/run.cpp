@@ -51,11 +51,13 @@ Result<Fd> open_part(std::string_view what, const std::string& named,
   return file;
 }
 
-// A configuration, the descriptors that it names, and what the control socket needs of the disks.
+// A configuration, the descriptors that it names, and what the control socket needs of disks and
+// shares.
 struct Configuration {
   MachineConfig config;
   std::vector<Fd> descriptors;
   std::vector<RunningDisk> disks;
+  std::list<RunningShare> shares;
 
   DescriptorIndex add(Fd descriptor) {
     descriptors.push_back(std::move(descriptor));
@@ -73,7 +75,8 @@ Result<void> add_shares(const RunOptions& options, Configuration& result, std::s
     if (!root) {
       return std::unexpected(root.error());
     }
-    const std::string path = fmt::format("shares/{}", result.config.shares.size());
+    const std::string path = fmt::format("shares/{}", result.shares.size());
+    result.shares.push_back({share, path});
     boot += fmt::format("share {} {} {}\n", share.read_only ? "ro" : "rw", path, share.guest);
     result.config.shares.push_back({path, result.add(std::move(*root)), share.read_only,
                                     static_cast<std::uint32_t>(share.cache)});
@@ -290,9 +293,12 @@ Outcome run(const RunOptions& options) {
   }
   std::unique_ptr<ControlServer> control;
   if (!options.control.empty()) {
-    auto created = ControlServer::create(
-        **loop, options.control, requests,
-        {options.memory_mib, options.cpus, std::move(configuration->disks)}, {});
+    auto created =
+        ControlServer::create(**loop, options.control, requests,
+                              [&machine = *machine] { return machine.connect(MSB_PORT_AGENT); },
+                              {options.memory_mib, options.cpus, std::move(configuration->disks),
+                               std::move(configuration->shares)},
+                              {});
     if (!created) {
       return failed(created.error());
     }

@@ -7,28 +7,32 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <optional>
 
 namespace msb::launcher {
 
 namespace {
 
-std::optional<ShareCache> cache_called(std::string_view name) {
-  if (name == "never") {
-    return ShareCache::kNever;
-  }
-  if (name == "auto") {
-    return ShareCache::kAuto;
-  }
-  if (name == "always") {
-    return ShareCache::kAlways;
-  }
-  return std::nullopt;
+struct CacheWord {
+  std::string_view word;
+  ShareCache cache;
+};
+constexpr CacheWord kCacheWords[] = {
+    {"never", ShareCache::kNever}, {"auto", ShareCache::kAuto}, {"always", ShareCache::kAlways}};
+
+}  // namespace
+
+std::string_view cache_word(ShareCache cache) {
+  return std::ranges::find(kCacheWords, cache, &CacheWord::cache)->word;
 }
 
-// "/a//b/" as "/a/b". Nothing for a path that is not absolute, leads upwards, is the root, or
-// cannot be said in the boot file.
-std::optional<std::string> tidy_path(std::string_view path) {
+std::optional<ShareCache> parse_cache(std::string_view word) {
+  const auto* const found = std::ranges::find(kCacheWords, word, &CacheWord::word);
+  return found == std::end(kCacheWords) ? std::nullopt : std::optional(found->cache);
+}
+
+std::optional<std::string> tidy_place(std::string_view path) {
   std::string tidy;
   if (!path.starts_with('/') || path.find_first_of(std::string_view("\n\0", 2)) != path.npos) {
     return std::nullopt;
@@ -48,8 +52,6 @@ std::optional<std::string> tidy_path(std::string_view path) {
   return tidy.empty() ? std::nullopt : std::optional(tidy);
 }
 
-}  // namespace
-
 Result<ShareWords> parse_share(std::string_view word) {
   ShareWords share;
   // A host's path may have colons in it; a place in the guest begins with "/" and has none.
@@ -61,7 +63,7 @@ Result<ShareWords> parse_share(std::string_view word) {
   std::string_view rest = word.substr(colon + 1);
   const std::string_view place = rest.substr(0, rest.find(':'));
   rest.remove_prefix(place.size());
-  const auto guest = tidy_path(place);
+  const auto guest = tidy_place(place);
   if (!guest) {
     return fail(
         "--share \"{}\" names the place \"{}\" in the guest, which is not an absolute path below / "
@@ -75,7 +77,7 @@ Result<ShareWords> parse_share(std::string_view word) {
     rest.remove_prefix(option.size());
     constexpr std::string_view kCache = "cache=";
     const auto cache =
-        option.starts_with(kCache) ? cache_called(option.substr(kCache.size())) : std::nullopt;
+        option.starts_with(kCache) ? parse_cache(option.substr(kCache.size())) : std::nullopt;
     if (cache) {
       share.cache = *cache;
     } else if (option == "ro") {

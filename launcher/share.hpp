@@ -2,6 +2,7 @@
 // Directories and files of the host's in a sandbox: `msb-vmm run --share` and `--rootfs`.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,13 @@ Result<ShareWords> parse_share(std::string_view word);
 // Those of several words, no two of which are for one place; in an order in which a place comes
 // before those below it.
 Result<std::vector<ShareWords>> parse_shares(const std::vector<std::string>& words);
+
+// "never", "auto" or "always".
+std::string_view cache_word(ShareCache cache);
+std::optional<ShareCache> parse_cache(std::string_view word);
+// "/a//b/" as "/a/b". Nothing for a path that is not absolute, leads upwards, is the root, or
+// cannot be said in the boot file.
+std::optional<std::string> tidy_place(std::string_view path);
 
 // An O_PATH descriptor of the directory or regular file at `path`, symbolic links followed. Fails
 // for anything else, and for what this user cannot use.

@@ -2,6 +2,9 @@
 #include "protocol/host_frames.hpp"
 
 #include <algorithm>
+#include <array>
+#include <span>
+#include <string>
 #include <string_view>
 
 #include "protocol/frames.hpp"
@@ -197,20 +200,39 @@ Result<FrameBytes> encode_add_entropy(std::span<const std::byte> bytes) {
   return encode_frame(MSB_ADD_ENTROPY, bytes);
 }
 
-Result<FrameBytes> encode_set_names(const std::string& host_name, const std::string& resolv_conf,
-                                    const std::string& hosts) {
+namespace {
+
+// A request that is nothing but strings.
+Result<FrameBytes> encode_strings(msb_frame_type type, std::string_view what,
+                                  std::span<const std::string> strings) {
   FrameBytes payload;
-  for (const auto* text : {&host_name, &resolv_conf, &hosts}) {
-    if (has_nul(*text)) {
-      return fail("a host name, resolv.conf or hosts file contains a NUL byte");
+  for (const std::string& text : strings) {
+    if (has_nul(text)) {
+      return fail("{} contains a NUL byte", what);
     }
-    append_string(payload, *text);
+    append_string(payload, text);
   }
   if (payload.size() > MSB_MAX_REQUEST) {
-    return fail("the host name, resolv.conf and hosts file take {} bytes; the limit is {}",
-                payload.size(), MSB_MAX_REQUEST);
+    return fail("{} takes {} bytes; the limit is {}", what, payload.size(), MSB_MAX_REQUEST);
   }
-  return encode_frame(MSB_SET_NAMES, payload);
+  return encode_frame(type, payload);
+}
+
+}  // namespace
+
+Result<FrameBytes> encode_set_names(const std::string& host_name, const std::string& resolv_conf,
+                                    const std::string& hosts) {
+  return encode_strings(MSB_SET_NAMES, "the host name, resolv.conf or hosts file",
+                        std::array<std::string, 3>{host_name, resolv_conf, hosts});
+}
+
+Result<FrameBytes> encode_share(bool read_only, const std::string& path, const std::string& place) {
+  return encode_strings(MSB_SHARE, "the place of a share",
+                        std::array<std::string, 3>{read_only ? "ro" : "rw", path, place});
+}
+
+Result<FrameBytes> encode_unshare(const std::string& place) {
+  return encode_strings(MSB_UNSHARE, "the place of a share", std::array<std::string, 1>{place});
 }
 
 Result<FrameBytes> encode_connect_tcp(std::uint32_t port) {

@@ -76,6 +76,9 @@ Result<FrameBytes> encode_add_entropy(std::span<const std::byte> bytes);
 // An empty one leaves what is there.
 Result<FrameBytes> encode_set_names(const std::string& host_name, const std::string& resolv_conf,
                                     const std::string& hosts);
+// `path`: of a share in the virtio-fs device; `place`: an absolute path in the guest.
+Result<FrameBytes> encode_share(bool read_only, const std::string& path, const std::string& place);
+Result<FrameBytes> encode_unshare(const std::string& place);
 
 Result<FrameBytes> encode_connect_tcp(std::uint32_t port);
 Result<FrameBytes> encode_connect_unix(const std::string& path);

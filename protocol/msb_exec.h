@@ -71,6 +71,8 @@ enum msb_frame_type {
   MSB_SET_CLOCK = 72,   /* struct msb_clock */
   MSB_ADD_ENTROPY = 73, /* 1 to 512 bytes, credited in full: then the generator is reseeded */
   MSB_SET_NAMES = 74,   /* strings: host name, /etc/resolv.conf, /etc/hosts; empty leaves it */
+  MSB_SHARE = 75,       /* strings: "ro" or "rw", path in the virtio-fs device, absolute path */
+  MSB_UNSHARE = 76,     /* strings: absolute path: what is shared there is unmounted */
   /* answers, guest to host */
   MSB_DONE = 96,      /* struct msb_done */
   MSB_PONG = 97,      /* the bytes of PING */

@@ -261,4 +261,13 @@ void Requests::set_names(const std::string& host_name, const std::string& resolv
   state_->ask(encode_set_names(host_name, resolv_conf, hosts), done_only(std::move(done)));
 }
 
+void Requests::share(bool read_only, const std::string& path, const std::string& place,
+                     Done<void> done) {
+  state_->ask(encode_share(read_only, path, place), done_only(std::move(done)));
+}
+
+void Requests::unshare(const std::string& place, Done<void> done) {
+  state_->ask(encode_unshare(place), done_only(std::move(done)));
+}
+
 }  // namespace msb::protocol

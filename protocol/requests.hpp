@@ -57,6 +57,11 @@ class Requests {
   // Host name, content of /etc/resolv.conf and of /etc/hosts; an empty one leaves what is there.
   void set_names(const std::string& host_name, const std::string& resolv_conf,
                  const std::string& hosts, Done<void> done);
+  // Shows what is at `path` of the virtio-fs device at an absolute path, which is made when
+  // missing.
+  void share(bool read_only, const std::string& path, const std::string& place, Done<void> done);
+  // Unmounts it. Done also when it is not mounted there any more.
+  void unshare(const std::string& place, Done<void> done);
 
  private:
   class State;

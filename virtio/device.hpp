@@ -26,7 +26,7 @@ namespace msb::virtio {
 class DriverNotifier {
  public:
   virtual ~DriverNotifier() = default;
-  // Used buffers were added (2.3 "Notifications").
+  // Used buffers were added (2.3 "Notifications"). On any thread; the others on the loop's.
   virtual void used_buffers() = 0;
   // Calls on_queue(index) soon, behind what else is ready: for a device that leaves chains in a
   // queue, so that no driver has the loop for itself. The driver need not kick for those.

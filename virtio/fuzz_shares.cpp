@@ -32,7 +32,8 @@ using testing::FuseClient;
 using testing::FuzzInput;
 using testing::require;
 
-constexpr ShareLimits kLimits{.nodes = 24, .node_descriptors = 4, .handles = 8};
+constexpr ShareLimits kLimits{
+    .nodes = 24, .node_descriptors = 4, .handles = 8, .locks = 12, .lock_owners = 4};
 constexpr std::size_t kMaxSteps = 60;
 
 // Where all inputs play: in memory where there is such a place.
@@ -68,13 +69,16 @@ class World {
     input.below(5) == 0 ? host_acts(input) : guest_asks(input);
     require(server_.files().nodes().size() <= kLimits.nodes &&
                 server_.files().open_handles() <= kLimits.handles &&
+                server_.files().locks().ranges() <= kLimits.locks &&
+                server_.files().locks().owners() <= kLimits.lock_owners &&
                 server_.files().nodes().open_descriptors() <= kLimits.node_descriptors,
             "what a guest holds is bounded");
   }
 
   void finish() {
     guest_.ask(FUSE_DESTROY, 0);
-    require(server_.files().nodes().size() == 1 && server_.files().open_handles() == 0,
+    require(server_.files().nodes().size() == 1 && server_.files().open_handles() == 0 &&
+                server_.files().locks().owners() == 0,
             "nothing is left of a guest that is gone");
     struct stat canary{};
     require(::stat((outside() / "canary").c_str(), &canary) == 0 && canary.st_size == 5 &&
@@ -138,7 +142,7 @@ class World {
   }
 
   void guest_asks(FuzzInput& input) {
-    const std::size_t operation = input.below(20);
+    const std::size_t operation = input.below(21);
     guest_.uid = static_cast<std::uint32_t>(input.below(2)) * 1000;
     const std::uint64_t at = node(input);
     const std::string_view first = name(input);
@@ -206,6 +210,15 @@ class World {
       case 18:
         guest_.set_xattr(at, (number & 1) == 0 ? "user.note" : "security.capability", "value");
         break;
+      case 19: {
+        fuse_lk_in in{};
+        in.fh = handle(input);
+        in.owner = number % 6;
+        in.lk = {mode % 64, (mode % 64) + (number >> 26), number >> 24 & 3, 0};
+        in.lk_flags = number >> 10 & FUSE_LK_FLOCK;
+        guest_.ask_with(FUSE_GETLK + (number >> 11) % 3, at, in);
+        break;
+      }
       default: {
         const auto body = input.take_bytes(input.below(120));
         learn(guest_.ask(number % 60, at, {body.begin(), body.end()}, mode));

@@ -41,6 +41,14 @@ class InFlight {
     }
   }
 
+  // Of those under way, in no order; `visit` may not finish any.
+  template <typename Visit>
+  void for_each(const Visit& visit) {
+    for (Request& request : requests_) {
+      visit(request);
+    }
+  }
+
   // Destroys what has finished; not from inside a completion.
   void sweep() { finished_.clear(); }
 

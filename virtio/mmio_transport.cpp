@@ -329,6 +329,9 @@ void MmioTransport::needs_reset() {
 void MmioTransport::raise(std::uint32_t cause) {
   interrupts_.fetch_add(1, std::memory_order_relaxed);
   interrupt_status_.fetch_or(cause, std::memory_order_acq_rel);
+  // An interrupt is a pulse, of which a second one that began before the first had ended would be
+  // no edge: the driver might have seen to the first already.
+  const std::scoped_lock lock(raise_mutex_);
   raise_interrupt_();
 }
 

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -100,6 +101,7 @@ class MmioTransport final : private DriverNotifier {
   const GuestMemory& memory_;
   RegisterPage page_;
   DeviceThread device_thread_;
+  std::mutex raise_mutex_;
   std::function<void()> raise_interrupt_;
   std::function<void(std::uint16_t)> kick_later_;
 

@@ -4,11 +4,14 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "virtio/testing/transport_fixture.hpp"
@@ -358,6 +361,30 @@ TEST_CASE_FIXTURE(TransportFixture, "the driver reads status 0 only when the dev
   CHECK(driver.status() == 0);
   device.slow = false;
   start();
+}
+
+TEST_CASE_FIXTURE(TransportFixture,
+                  "interrupts from several threads are pulses one after the other") {
+  start();
+  std::atomic<int> inside = 0;
+  std::atomic<int> most = 0;
+  driver.on_interrupt = [&] {
+    most = std::max<int>(most, ++inside);
+    std::this_thread::yield();
+    --inside;
+  };
+  constexpr int kEach = 2000;
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      for (int n = 0; n < kEach; ++n) {
+        device.driver->used_buffers();
+      }
+    });
+  }
+  threads.clear();
+  CHECK(most == 1);
+  CHECK(driver.interrupts == 3 * kEach);
 }
 
 }  // namespace

@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <bit>
+#include <mutex>
 
 namespace msb::virtio {
 
 namespace detail {
 
 struct QueueState {
+  std::mutex mutex;  // of all that follows, and of the rings as far as the device writes them
   const GuestMemory* memory;
   std::uint16_t size;
   bool indirect;
@@ -24,6 +26,7 @@ struct QueueState {
   bool closed = false;
 
   void give_back(std::uint16_t head, std::uint32_t written) {
+    const std::scoped_lock lock(mutex);
     if (closed) {
       return;
     }
@@ -240,6 +243,7 @@ Result<Queue> Queue::create(const GuestMemory& memory, const QueueGeometry& geom
 
 Result<std::optional<DescriptorChain>> Queue::pop() {
   detail::QueueState& state = *state_;
+  const std::scoped_lock lock(state.mutex);
   if (state.broken || state.closed) {
     return fail("the queue waits for a reset");
   }
@@ -292,6 +296,7 @@ void Queue::push(DescriptorChain&& chain, std::uint32_t written) {
 
 bool Queue::take_interrupt() {
   detail::QueueState& state = *state_;
+  const std::scoped_lock lock(state.mutex);
   const std::uint16_t before = std::exchange(state.announced, state.next_used);
   if (before == state.next_used || state.closed) {
     return false;
@@ -310,6 +315,7 @@ bool Queue::take_interrupt() {
 }
 
 void Queue::close() {
+  const std::scoped_lock lock(state_->mutex);
   state_->closed = true;
 }
 

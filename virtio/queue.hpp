@@ -80,7 +80,7 @@ class DescriptorChain {
   std::size_t writable_size_ = 0;
 };
 
-// One activated queue. Used on one thread. Copies share the same queue.
+// One activated queue. Calls on several threads exclude each other. Copies share the same queue.
 class Queue {
  public:
   // What every queue can do, for the transport to offer: indirect descriptors (2.7.5.3) and event

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <seccomp.h>
 #include <sys/mman.h>
 
@@ -24,7 +25,7 @@ constexpr int kFileCalls[] = {
     SCMP_SYS(preadv2),     SCMP_SYS(pwritev2),  SCMP_SYS(readlinkat),
     SCMP_SYS(removexattr), SCMP_SYS(renameat2), SCMP_SYS(setxattr),
     SCMP_SYS(statx),       SCMP_SYS(symlinkat), SCMP_SYS(syncfs),
-    SCMP_SYS(unlinkat),    SCMP_SYS(utimensat),
+    SCMP_SYS(unlinkat),    SCMP_SYS(utimensat), SCMP_SYS(flock),
 };
 // What any thread of ours does: memory, locks, the eventfd of the loop, its end.
 constexpr int kThreadCalls[] = {
@@ -61,6 +62,10 @@ Result<void> restrict_to_files() {
       status = ::seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, call, 1,
                                   SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
     }
+  }
+  if (status == 0) {  // the guest's interrupt: vmm/kvm.cpp
+    status = ::seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+                                SCMP_A1(SCMP_CMP_EQ, KVM_IRQ_LINE));
   }
   if (status == 0) {
     status = ::seccomp_load(filter.get());

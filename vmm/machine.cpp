@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "virtio/fs/fs_device.hpp"
 #include "virtio/rng/rng_device.hpp"
 #include "vmm/boot.hpp"
 #include "vmm/cpuid.hpp"
@@ -46,6 +45,7 @@ virtio::ShareLimits share_limits(std::uint64_t memory_bytes) {
     const std::size_t part = static_cast<std::size_t>(files.rlim_cur) / 4;
     limits.node_descriptors = std::min(limits.node_descriptors, part);
     limits.handles = std::min(limits.handles, part);
+    limits.lock_owners = std::min(limits.lock_owners, part / 2);
   }
   return limits;
 }
@@ -105,7 +105,7 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
     return std::unexpected(registers.error());
   }
   registers_ = std::move(*registers);
-  if (auto done = add_share(config, descriptors); !done) {
+  if (auto done = add_files(config, descriptors); !done) {
     return done;
   }
   if (auto done = add_vsock(config); !done) {
@@ -167,7 +167,7 @@ Result<void> Machine::add_device(std::string name, std::unique_ptr<virtio::Devic
   return {};
 }
 
-Result<void> Machine::add_share(const MachineConfig& config, std::vector<Fd>& descriptors) {
+Result<void> Machine::add_files(const MachineConfig& config, std::vector<Fd>& descriptors) {
   virtio::SharedTree tree;
   for (const SharedFile& shared : config.shared_files) {
     Result<void> added;
@@ -207,8 +207,9 @@ Result<void> Machine::add_share(const MachineConfig& config, std::vector<Fd>& de
       }
     }
   });
-  return add_device("fs",
-                    std::make_unique<virtio::FsDevice>(config.share_tag, std::move(server), loop_));
+  auto device = std::make_unique<virtio::FsDevice>(config.share_tag, std::move(server), loop_);
+  fs_ = device.get();
+  return add_device("fs", std::move(device));
 }
 
 Result<void> Machine::add_vsock(const MachineConfig& config) {

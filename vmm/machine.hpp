@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -21,8 +22,10 @@
 #include "base/machine_config.hpp"
 #include "base/machine_counters.hpp"
 #include "base/result.hpp"
+#include "base/share_cache.hpp"
 #include "virtio/balloon/balloon_device.hpp"
 #include "virtio/blk/blk_device.hpp"
+#include "virtio/fs/fs_device.hpp"
 #include "virtio/guest_memory.hpp"
 #include "virtio/vsock/vsock_device.hpp"
 #include "vmm/bus.hpp"
@@ -59,7 +62,7 @@ class Machine {
   void start();
 
   // Stops all vCPUs and brings all devices to rest; `done` is called when nothing moves any more.
-  // On the loop's thread, as the next four, of a machine that was started; not before an earlier
+  // On the loop's thread, as the next six, of a machine that was started; not before an earlier
   // call is done. A machine that is paused already is so at once.
   void pause(std::function<void()> done);
   void resume();
@@ -72,6 +75,14 @@ class Machine {
       balloon_->set_target(bytes / virtio::kBalloonPageSize);
     }
     return balloon_ != nullptr;
+  }
+  // A share at a path of the virtio-fs device, as FsDevice.
+  void add_share(std::string path, Fd root, bool read_only, ShareCache cache,
+                 std::function<void(Result<void>)> done) {
+    fs_->add_share(std::move(path), std::move(root), read_only, cache, std::move(done));
+  }
+  void remove_share(std::string_view path, std::function<void(Result<void>)> done) {
+    fs_->remove_share(path, std::move(done));
   }
   [[nodiscard]] MachineCounters counters() const;
 
@@ -91,7 +102,7 @@ class Machine {
 
   Result<void> build(const MachineConfig& config, std::vector<Fd> descriptors);
   Result<void> add_device(std::string name, std::unique_ptr<virtio::Device> device);
-  Result<void> add_share(const MachineConfig& config, std::vector<Fd>& descriptors);
+  Result<void> add_files(const MachineConfig& config, std::vector<Fd>& descriptors);
   Result<void> add_vsock(const MachineConfig& config);
   Result<void> add_disks(const MachineConfig& config, std::vector<Fd>& descriptors);
   void add_serial(Fd output);
@@ -109,7 +120,8 @@ class Machine {
   std::unique_ptr<virtio::GuestMemory> memory_;
   std::optional<RegisterPages> registers_;
   Bus bus_;
-  virtio::VsockDevice* vsock_ = nullptr;  // owned by its slot on the bus, as the next
+  virtio::FsDevice* fs_ = nullptr;  // owned by its slot on the bus, as the next two
+  virtio::VsockDevice* vsock_ = nullptr;
   virtio::BalloonDevice* balloon_ = nullptr;
   std::vector<std::uint32_t> host_ports_;
   std::vector<Vcpu> vcpus_;

@@ -141,6 +141,13 @@ class Control {
       case ControlKind::kSetBalloon:
         set_balloon(request, message.text);
         return;
+      case ControlKind::kAddShare:
+        add_share(message);
+        return;
+      case ControlKind::kRemoveShare:
+        machine_.remove_share(message.text,
+                              [request](const Result<void>& done) { answer(request, done); });
+        return;
       default:
         break;
     }
@@ -148,6 +155,30 @@ class Control {
         {fmt::format("the launcher sent a control message of kind {} and {} descriptors, "
                      "which has no meaning here",
                      static_cast<std::uint32_t>(message.kind), message.descriptors.size())});
+  }
+
+  static void answer(std::uint32_t request, const Result<void>& done) {
+    done ? report(ControlKind::kDone, request, {})
+         : report(ControlKind::kRefused, request, done.error().message);
+  }
+
+  // "ro 1 shares/2"
+  void add_share(ControlMessage& message) {
+    const std::uint32_t request = message.value;
+    const std::string_view text = message.text;
+    const bool read_only = text.starts_with("ro ");
+    const int cache = text.size() > 5 ? text[3] - '0' : -1;
+    if ((!read_only && !text.starts_with("rw ")) || cache < 0 ||
+        cache > static_cast<int>(ShareCache::kAlways) || text[4] != ' ') {
+      finish_with({"the launcher asked for a share without saying of what kind"});
+    }
+    if (message.descriptors.empty()) {
+      report(ControlKind::kRefused, request, "the machine has too many files open");
+      return;
+    }
+    machine_.add_share(std::string(text.substr(5)), std::move(message.descriptors.front()),
+                       read_only, static_cast<ShareCache>(cache),
+                       [request](const Result<void>& done) { answer(request, done); });
   }
 
   void resize_disk(std::uint32_t request, std::string_view text) {
@@ -163,8 +194,7 @@ class Control {
       finish_with({"the launcher asked for a disk's new size without saying it"});
     }
     const auto resized = machine_.resize_disk(disk, bytes);
-    resized ? report(ControlKind::kDone, request, {})
-            : report(ControlKind::kRefused, request, resized.error().message);
+    answer(request, resized);
   }
 
   void set_balloon(std::uint32_t request, std::string_view text) {

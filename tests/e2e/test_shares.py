@@ -2,9 +2,11 @@
 """The host's directories and files in real guests: as good as a disk, seen from both sides, and never a way out."""
 
 import contextlib
+import ctypes
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import time
 
@@ -158,7 +160,7 @@ def test_a_directory_that_vanishes_is_gone_and_nothing_else(running, shared):
 
 
 @contextlib.contextmanager
-def small_file_system(folder, kind="tmpfs", size=4 * MIB):
+def small_file_system(folder, kind="tmpfs", size=4 * MIB, features=(), options=()):
     """A file system of its own at `folder`, where mounting is allowed."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to mount a file system")
@@ -169,8 +171,8 @@ def small_file_system(folder, kind="tmpfs", size=4 * MIB):
         image = folder.parent / "canary-image"
         with open(image, "wb") as file:
             file.truncate(size)
-        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", image], check=True, timeout=TIMEOUT)
-        command = ["mount", "-o", "loop", image, folder]
+        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", *features, image], check=True, timeout=TIMEOUT)
+        command = ["mount", "-o", ",".join(["loop", *options]), image, folder]
     subprocess.run(command, check=True, timeout=TIMEOUT)
     try:
         yield
@@ -287,37 +289,64 @@ def test_what_cannot_be_shared_is_refused_in_one_sentence(vmm, shared):
     (shared / "pipe").unlink()
 
 
-def test_an_ordinary_user_of_the_host_is_root_in_the_guest_and_keeps_what_it_makes(shared, disk, tmp_path):  # noqa: F811
+USER = 4321
+
+
+@pytest.fixture
+def ordinary(shared, tmp_path):
+    """Runs a script in a guest as an ordinary user of the host, to whom the shared directory belongs."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to become another user")
-    user = 4321
     home = tmp_path / "home"
-    shutil.copytree(os.environ.get("MSB_HOME", REPOSITORY / "build/home"), home)
-    for path in (shared, tmp_path, home, *home.rglob("*")):
-        os.chown(path, user, user)
+    home.mkdir()
+    for path in (shared, tmp_path, home):
+        os.chown(path, USER, USER)
     for path in [shared.parent, tmp_path, *tmp_path.parents]:
         if path.stat().st_mode & 0o001 == 0:
             path.chmod(path.stat().st_mode | 0o011)
+    os.chmod("/dev/kvm", 0o666)
+    vmm = Vmm(home)
+    prefix = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+    return lambda script: vmm.run("sh", "-c", script, options=["--share", f"{shared}:/work"], prefix=prefix)
+
+
+def test_an_ordinary_user_of_the_host_is_root_in_the_guest_and_keeps_what_it_makes(shared, ordinary):
     (shared / "guarded").mkdir()
     (shared / "guarded/file").write_text("")
     (shared / "guarded/file").chmod(0o444)
     (shared / "guarded").chmod(0o555)
     for path in (shared / "guarded", shared / "guarded/file"):
-        os.chown(path, user, user)
+        os.chown(path, USER, USER)
     (shared / "roots").write_text("root's")
     (shared / "roots").chmod(0o600)
-    os.chmod("/dev/kvm", 0o666)
-    vmm = Vmm(home)
-    prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     script = ("cd /work; stat -c '%n %U' . roots; cat roots 2>&1; touch mine; chown 5:6 mine; chmod 4400 mine; stat -c '%a %u:%g' mine; echo x >> mine; "
               "chmod -R u+w guarded; echo x > guarded/file; rm -r guarded; mknod null c 1 3; echo away > null; mkdir folder; chmod 0 folder; touch folder/inside; ls -l folder | wc -l; rm roots && echo removed")
-    result = vmm.run("sh", "-c", script, options=["--share", f"{shared}:/work"], prefix=prefix)
+    result = ordinary(script)
     assert (result.returncode, result.stderr) == (0, b""), result
     assert result.stdout.decode().splitlines() == [". root", "roots nobody", "cat: can't open 'roots': Permission denied", "4400 5:6", "2",
                                                    "removed"]
     mine = (shared / "mine").stat()
-    assert (mine.st_uid, stat.S_IMODE(mine.st_mode), mine.st_size) == (user, 0o600, 2)
+    assert (mine.st_uid, stat.S_IMODE(mine.st_mode), mine.st_size) == (USER, 0o600, 2)
     assert stat.S_ISREG((shared / "null").stat().st_mode)
+
+
+def set_quota(path, user, blocks):
+    """quotactl(2): so many KiB, and no more."""
+    limits = struct.pack("QQQQQQQQI4x", blocks, blocks, 0, 0, 0, 0, 0, 0, 1)  # struct if_dqblk, QIF_BLIMITS
+    device = subprocess.run(["findmnt", "-n", "-o", "SOURCE", path], check=True, capture_output=True, timeout=TIMEOUT).stdout.strip()
+    set_user_quota = 0x800008 << 8  # QCMD(Q_SETQUOTA, USRQUOTA)
+    if ctypes.CDLL(None, use_errno=True).quotactl(ctypes.c_int(set_user_quota - (1 << 32)), device, user, limits) != 0:
+        raise OSError(ctypes.get_errno(), "quotactl")
+
+
+def test_a_users_quota_is_the_guests_too(shared, ordinary):
+    with small_file_system(shared, "ext4", 16 * MIB, ["-O", "quota"], ["usrquota"]):
+        os.chown(shared, USER, USER)
+        set_quota(shared, USER, 2048)
+        result = ordinary("cd /work; head -c 4194304 /dev/zero > large; stat -c %s large; echo small > small; rm large; echo small > small; cat small")
+        assert "Disk quota exceeded" in result.stderr.decode(), result  # of head, busybox says no more than "I/O error"
+        assert result.stdout.decode().splitlines()[-1] == "small"
+        assert 0 < int(result.stdout.split()[0]) <= 2 * MIB
 
 
 def test_requests_go_on_beside_a_large_one(vmm, shared):

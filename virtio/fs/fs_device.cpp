@@ -75,7 +75,8 @@ void FsDevice::serve(Queue& queue, DescriptorChain chain) {
   if (begun.rest) {
     transfer.request.assign(request.begin(), request.end());
     transfer.rest = *begun.rest;
-    io_.offload([this, &transfer] { work(transfer); }, transfer.operation);
+    transfer.driver = driver_;
+    io_.offload([this, &transfer] { return work(transfer); }, transfer.operation);
   } else {
     obey(transfer, std::move(begun.answer));
   }
@@ -109,13 +110,57 @@ Outcome<std::uint64_t> read_at_once(const DescriptorChain& chain, const FuseRead
   return moved;
 }
 
+// A fuse_out_header before a payload that is in place already; gives what is written of both.
+std::uint32_t write_header(DescriptorChain& chain, std::uint64_t unique, std::int32_t error,
+                           std::uint64_t payload) {
+  fuse_out_header header{};
+  header.unique = unique;
+  header.error = error;
+  header.len = static_cast<std::uint32_t>(sizeof header + (error == 0 ? payload : 0));
+  const bool fits = chain.write(0, std::as_bytes(std::span(&header, 1))) == sizeof header;
+  return fits ? header.len : 0;
+}
+
+// A reply, as far as there is room for one of this kind.
+std::uint32_t write_reply(DescriptorChain& chain, std::uint64_t unique, const FuseReply& reply) {
+  const std::size_t payload = reply.error == 0 ? reply.payload.size() : 0;
+  if (chain.writable_size() < sizeof(fuse_out_header) + payload) {
+    return 0;
+  }
+  chain.write(sizeof(fuse_out_header), std::span(reply.payload).first(payload));
+  return write_header(chain, unique, reply.error, payload);
+}
+
+FuseReply write_done(std::int32_t error, std::uint64_t moved) {
+  if (error != 0) {
+    return refuse(-error);
+  }
+  fuse_write_out out{};
+  out.size = static_cast<std::uint32_t>(moved);
+  return reply_with(out);
+}
+
 }  // namespace
 
-// On the other thread: serves a request, and moves what needs no waiting for.
-void FsDevice::work(Transfer& transfer) {
+// On the other thread: serves a request, moves what needs no waiting for, and gives it back to the
+// driver if that was all, which need not wait for the loop. Whether the loop has more to do with
+// it.
+bool FsDevice::work(Transfer& transfer) {
   const DescriptorChain& chain = transfer.chain;
   transfer.answer =
       server_.finish(transfer.rest, transfer.request, chain.readable_size(), reply_room(chain));
+  move_at_once(transfer);
+  transfer.returned = return_at_once(transfer);
+  if (transfer.returned) {
+    // It may be a while before the loop looks at it; and to close a file may take a while.
+    transfer.answer = FuseSilence{};
+    transfer.request = {};
+  }
+  return !transfer.returned;
+}
+
+void FsDevice::move_at_once(Transfer& transfer) {
+  const DescriptorChain& chain = transfer.chain;
   if (auto* read = std::get_if<FuseRead>(&transfer.answer)) {
     const auto moved = read_at_once(chain, *read, read->size);
     if (moved) {
@@ -132,12 +177,32 @@ void FsDevice::work(Transfer& transfer) {
       size = ::pwritev2(write->file->file.get(), iovecs.data(), static_cast<int>(iovecs.size()),
                         static_cast<off_t>(write->offset), write->at_end ? RWF_APPEND : 0);
     } while (size < 0 && errno == EINTR);
-    const int code = errno;
-    fuse_write_out out{};
-    out.size = static_cast<std::uint32_t>(std::max<ssize_t>(size, 0));
-    transfer.moved = out.size;
-    transfer.answer = size < 0 ? refuse(code) : reply_with(out);
+    const std::int32_t error = size < 0 ? -errno : 0;
+    transfer.kind = Transfer::Kind::kWrite;
+    transfer.moved = static_cast<std::uint64_t>(std::max<ssize_t>(size, 0));
+    transfer.answer = write_done(error, transfer.moved);
   }
+}
+
+bool FsDevice::return_at_once(Transfer& transfer) {
+  std::uint32_t used = 0;
+  if (const auto* reply = std::get_if<FuseReply>(&transfer.answer)) {
+    transfer.error = reply->error;
+    used = write_reply(transfer.chain, transfer.unique, *reply);
+  } else if (const auto* read = std::get_if<FuseRead>(&transfer.answer)) {
+    if (transfer.moved < read->size) {
+      return false;
+    }
+    transfer.kind = Transfer::Kind::kRead;
+    used = write_header(transfer.chain, transfer.unique, 0, transfer.moved);
+  } else if (!std::holds_alternative<FuseSilence>(transfer.answer)) {
+    return false;
+  }
+  transfer.queue.push(std::move(transfer.chain), used);
+  if (transfer.queue.take_interrupt()) {
+    transfer.driver->used_buffers();
+  }
+  return true;
 }
 
 // Does what an answer says, at once or in the course of time.
@@ -148,11 +213,7 @@ void FsDevice::obey(Transfer& transfer, FuseAnswer answer) {
     transfer.keep = std::move(read->keep);
     transfer.offset = read->offset;
     transfer.size = read->size;
-    if (transfer.moved == transfer.size) {
-      finish_transfer(transfer, 0);
-    } else {
-      move(transfer);
-    }
+    move(transfer);
   } else if (auto* write = std::get_if<FuseWrite>(&answer)) {
     transfer.kind = Transfer::Kind::kWrite;
     transfer.file = write->file->file.get();
@@ -166,9 +227,8 @@ void FsDevice::obey(Transfer& transfer, FuseAnswer answer) {
     transfer.keep = std::move(sync->file);
     sync->whole ? io_.sync_all(transfer.file, transfer.operation)
                 : io_.sync(transfer.file, transfer.operation);
-  } else if (const auto* replied = std::get_if<FuseReply>(&answer)) {
-    counters_.bytes_written += transfer.moved;  // of a write that is done
-    reply(transfer, replied->error, replied->payload);
+  } else if (const auto* reply = std::get_if<FuseReply>(&answer)) {
+    finish(transfer, reply->error, write_reply(transfer.chain, transfer.unique, *reply));
   } else {
     finish(transfer, 0, 0);  // a request that has no answer
   }
@@ -195,6 +255,10 @@ void FsDevice::move(Transfer& transfer) {
 }
 
 void FsDevice::on_done(Transfer& transfer, std::int32_t result) {
+  if (transfer.returned) {
+    count(transfer, transfer.error);
+    return;
+  }
   switch (transfer.kind) {
     case Transfer::Kind::kServe:
       if (result < 0 || driver_ == nullptr) {
@@ -222,7 +286,8 @@ void FsDevice::on_moved(Transfer& transfer, std::int32_t result) {
   // end of the file, for good; its end is where a read gives nothing, as when it was cut short
   // meanwhile.
   const bool unfinished = result == -EINTR || (result > 0 && transfer.moved < transfer.size);
-  if (unfinished && driver_ != nullptr) {
+  const bool served = transfer.keep == nullptr || !transfer.keep->share->ended;
+  if (unfinished && served && driver_ != nullptr) {
     move(transfer);
     return;
   }
@@ -232,53 +297,34 @@ void FsDevice::on_moved(Transfer& transfer, std::int32_t result) {
 }
 
 void FsDevice::finish_transfer(Transfer& transfer, std::int32_t error) {
-  if (transfer.kind == Transfer::Kind::kWrite) {
-    fuse_write_out out{};
-    out.size = static_cast<std::uint32_t>(transfer.moved);
-    counters_.bytes_written += out.size;
-    reply(transfer, error, std::as_bytes(std::span(&out, 1)));
-    return;
-  }
-  fuse_out_header header{};
-  header.unique = transfer.unique;
-  header.error = error;
-  // The bytes are in place already.
-  header.len = static_cast<std::uint32_t>(sizeof header + (error == 0 ? transfer.moved : 0));
-  const bool fits = transfer.chain.write(0, std::as_bytes(std::span(&header, 1))) == sizeof header;
-  counters_.bytes_read += transfer.moved;
-  finish(transfer, error, fits ? header.len : 0);
-}
-
-// A fuse_out_header and, on success, the payload, as far as there is room for an answer of this
-// kind.
-void FsDevice::reply(Transfer& transfer, std::int32_t error, std::span<const std::byte> payload) {
-  fuse_out_header header{};
-  const std::size_t length = sizeof header + (error == 0 ? payload.size() : 0);
-  if (transfer.chain.writable_size() < length) {
-    finish(transfer, error, 0);
-    return;
-  }
-  header.len = static_cast<std::uint32_t>(length);
-  header.error = error;
-  header.unique = transfer.unique;
-  transfer.chain.write(0, std::as_bytes(std::span(&header, 1)));
-  if (error == 0) {
-    transfer.chain.write(sizeof header, payload);
-  }
-  finish(transfer, error, header.len);
+  finish(transfer, error,
+         transfer.kind == Transfer::Kind::kWrite
+             ? write_reply(transfer.chain, transfer.unique, write_done(error, transfer.moved))
+             : write_header(transfer.chain, transfer.unique, error, transfer.moved));
 }
 
 void FsDevice::finish(Transfer& transfer, std::int32_t error, std::uint32_t used) {
+  transfer.queue.push(std::move(transfer.chain), used);
+  count(transfer, error);
+}
+
+void FsDevice::count(Transfer& transfer, std::int32_t error) {
   ++counters_.requests;
   counters_.errors += error != 0 ? 1 : 0;
-  transfer.queue.push(std::move(transfer.chain), used);
+  if (transfer.kind == Transfer::Kind::kRead) {
+    counters_.bytes_read += transfer.moved;
+  } else if (transfer.kind == Transfer::Kind::kWrite) {
+    counters_.bytes_written += transfer.moved;
+  }
   // It lives on until the next round; what it holds open need not.
   transfer.keep.reset();
   transfer.answer = FuseSilence{};
   transfers_.finish(transfer);
+  settle_changes();
 }
 
 void FsDevice::pause(std::function<void()> done) {
+  io_.hurry();
   transfers_.when_none(std::move(done));
 }
 
@@ -289,6 +335,7 @@ void FsDevice::reset(std::function<void()> done) {
   queues_.clear();
   driver_ = nullptr;
   transfers_.sweep();
+  io_.hurry();
   transfers_.cancel(io_);
   transfers_.when_none([this, done = std::move(done)] { forget(done); });
 }
@@ -296,7 +343,97 @@ void FsDevice::reset(std::function<void()> done) {
 // What the driver had open is closed, where it was opened.
 void FsDevice::forget(std::function<void()> done) {
   forgotten_ = std::move(done);
-  io_.offload([this] { server_.reset(); }, forgetting_);
+  io_.offload(
+      [this] {
+        server_.reset();
+        return true;
+      },
+      forgetting_);
+}
+
+// --- changes of the shares ---
+
+void FsDevice::add_share(std::string path, Fd root, bool read_only, ShareCache cache,
+                         Changed done) {
+  changes_.sweep();
+  Change& change = changes_.start(*this, std::move(done));
+  change.path = std::move(path);
+  change.root = std::move(root);
+  change.read_only = read_only;
+  change.cache = cache;
+  io_.offload(
+      [this, &change] {
+        change.opened = server_.open_share(std::move(change.root), change.read_only, change.cache);
+        return true;
+      },
+      change.operation);
+}
+
+void FsDevice::remove_share(std::string_view path, Changed done) {
+  changes_.sweep();
+  auto share = server_.hide_share(path);
+  if (share == nullptr) {
+    done(fail("nothing is shared at \"{}\"", path));
+    return;
+  }
+  Change& change = changes_.start(*this, std::move(done));
+  change.ended = std::move(share);
+  close(change);
+}
+
+void FsDevice::close(Change& change) {
+  io_.offload(
+      [this, &change] {
+        server_.close_share(*change.ended);
+        return true;
+      },
+      change.operation);
+}
+
+void FsDevice::on_changed(Change& change, std::int32_t result) {
+  if (result < 0) {
+    change.outcome = fail_errno(-result, "cannot change what is shared");
+    change.closed = true;
+  } else if (change.ended != nullptr) {
+    change.closed = true;
+    transfers_.for_each([&](Transfer& transfer) {
+      if (transfer.keep != nullptr && transfer.keep->share == change.ended) {
+        io_.cancel(transfer.operation);
+      }
+    });
+  } else if (!change.opened) {
+    change.outcome = std::unexpected(change.opened.error());
+    change.closed = true;
+  } else {
+    change.outcome = server_.show_share(change.path, *change.opened);
+    if (!change.outcome) {
+      change.ended = change.opened->share;
+      close(change);
+      return;
+    }
+    change.closed = true;
+  }
+  settle_changes();
+}
+
+// Those that are done are so once nothing of a share that ended is under way.
+void FsDevice::settle_changes() {
+  std::vector<Change*> settled;
+  changes_.for_each([&](Change& change) {
+    bool used = false;
+    transfers_.for_each([&](const Transfer& transfer) {
+      used = used || (transfer.keep != nullptr && transfer.keep->share == change.ended);
+    });
+    if (change.closed && !used) {
+      settled.push_back(&change);
+    }
+  });
+  for (Change* change : settled) {
+    change->ended.reset();  // its root is open no more
+    change->opened = {};
+    changes_.finish(*change);
+    change->done(change->outcome);
+  }
 }
 
 }  // namespace msb::virtio

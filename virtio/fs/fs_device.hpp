@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -39,6 +41,13 @@ class FsDevice final : public Device {
   void pause(std::function<void()> done) override;
   void resume() override {}
 
+  // Shares a directory or file as SharedFiles::add() and SharedTree::add_share(), or ends that:
+  // what the guest has open there fails from then on. `done` runs on the loop's thread, as soon as
+  // the host's file systems let it: when nothing of a share that ended is under way any more.
+  using Changed = std::function<void(Result<void>)>;
+  void add_share(std::string path, Fd root, bool read_only, ShareCache cache, Changed done);
+  void remove_share(std::string_view path, Changed done);
+
  private:
   // A request that the host works on: owns the guest's buffers and the file.
   struct Transfer : InFlight<Transfer>::Entry {
@@ -52,6 +61,9 @@ class FsDevice final : public Device {
     std::vector<std::byte> request;
     FuseServer::Rest rest;
     FuseAnswer answer;
+    DriverNotifier* driver = nullptr;
+    bool returned = false;  // to the driver, with this error
+    std::int32_t error = 0;
 
     int file = -1;
     std::shared_ptr<const OpenFile> keep;
@@ -63,14 +75,16 @@ class FsDevice final : public Device {
   };
 
   void serve(Queue& queue, DescriptorChain chain);
-  void work(Transfer& transfer);
+  bool work(Transfer& transfer);
   void obey(Transfer& transfer, FuseAnswer answer);
   void move(Transfer& transfer);
   void on_done(Transfer& transfer, std::int32_t result);
   void on_moved(Transfer& transfer, std::int32_t result);
-  void reply(Transfer& transfer, std::int32_t error, std::span<const std::byte> payload);
+  static void move_at_once(Transfer& transfer);
+  static bool return_at_once(Transfer& transfer);
   void finish_transfer(Transfer& transfer, std::int32_t error);
   void finish(Transfer& transfer, std::int32_t error, std::uint32_t used);
+  void count(Transfer& transfer, std::int32_t error);
   void forget(std::function<void()> done);
 
   FsConfig config_{};
@@ -82,6 +96,29 @@ class FsDevice final : public Device {
   Operation forgetting_{[this](std::int32_t) { std::exchange(forgotten_, nullptr)(); }};
   std::function<void()> forgotten_;  // of a reset under way
   std::vector<std::byte> request_;   // the one that has just come
+
+  // A share that begins or ends.
+  struct Change : InFlight<Change>::Entry {
+    Change(FsDevice& device, Changed then)
+        : done(std::move(then)),
+          operation([this, &device](std::int32_t result) { device.on_changed(*this, result); }) {}
+    Changed done;
+    std::string path;
+    // One that begins, on the thread of the shares.
+    Fd root;
+    bool read_only = false;
+    ShareCache cache = ShareCache::kAuto;
+    Result<SharedFiles::Root> opened;
+    // One that ends, also because it could not begin.
+    std::shared_ptr<Share> ended;
+    bool closed = false;
+    Result<void> outcome;
+    Operation operation;
+  };
+  void close(Change& change);
+  void on_changed(Change& change, std::int32_t result);
+  void settle_changes();
+  InFlight<Change> changes_;
 };
 
 }  // namespace msb::virtio

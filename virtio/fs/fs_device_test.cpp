@@ -4,13 +4,16 @@
 #include "virtio/fs/fs_device.hpp"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -408,6 +411,82 @@ TEST_CASE_FIXTURE(Fixture, "a reset of an idle device is done at once, again and
     io.run();
     CHECK(done);
   }
+}
+
+TEST_CASE_FIXTURE(Fixture, "shares are added and removed beside each other") {
+  char name[] = "/tmp/msb-fs-device-XXXXXX";
+  REQUIRE(::mkdtemp(name) != nullptr);
+  const auto open_root = [&] { return Fd(::open(name, O_PATH | O_DIRECTORY | O_CLOEXEC)); };
+  std::vector<std::string> said;
+  const auto say = [&](const std::string& what) {
+    return [&said, what](const Result<void>& done) {
+      said.push_back(what + (done ? "" : ": " + done.error().message));
+    };
+  };
+  device.add_share("a/share-0", open_root(), false, ShareCache::kAuto, say("one"));
+  device.add_share("a/share-1", open_root(), false, ShareCache::kAuto, say("two"));
+  device.add_share("text", open_root(), false, ShareCache::kAuto, say("taken"));
+  device.add_share("b", Fd(::open("/dev/null", O_PATH | O_CLOEXEC)), false, ShareCache::kAuto,
+                   say("device"));
+  device.remove_share("a/share-0", say("early"));
+  io.run();
+  CHECK(said == std::vector<std::string>{"early: nothing is shared at \"a/share-0\"", "one", "two",
+                                         "device: only directories and regular files can be shared",
+                                         "taken: shared path \"text\" is taken"});
+  said.clear();
+  device.remove_share("b", say("none"));
+  device.remove_share("text", say("file"));
+  device.remove_share("a/share-0", say("gone"));
+  device.remove_share("a/share-0", say("twice"));
+  device.add_share("a/share-0", open_root(), true, ShareCache::kNever, say("again"));
+  io.run();
+  CHECK(said == std::vector<std::string>{
+                    "none: nothing is shared at \"b\"", "file: nothing is shared at \"text\"",
+                    "twice: nothing is shared at \"a/share-0\"", "gone", "again"});
+  REQUIRE(::rmdir(name) == 0);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a share has ended once nothing of it is written any more") {
+  char name[] = "/tmp/msb-fs-device-XXXXXX";
+  REQUIRE(::mkdtemp(name) != nullptr);
+  device.add_share("share", Fd(::open(name, O_PATH | O_CLOEXEC)), false, ShareCache::kAuto,
+                   [](const Result<void>& done) { CHECK(done); });
+  io.run();
+  const auto ask = [&](std::uint32_t length, std::uint32_t room) {
+    requests.add({{kIn, length, false}, {kOut, 16, true}, {kOut + 16, room, true}});
+    device.on_queue(kFsFirstRequestQueue);
+    io.run();
+  };
+  ask(put_request(FUSE_LOOKUP, 1, std::to_array("share")), sizeof(fuse_entry_out));
+  REQUIRE(take_reply()->header.error == 0);
+  struct {
+    fuse_create_in in{};
+    char file[8] = "written";
+  } create;
+  create.in.flags = O_RDWR;
+  create.in.mode = 0600;
+  ask(put_request(FUSE_CREATE, ram.get<fuse_entry_out>(kOut + 16).nodeid, create),
+      sizeof(fuse_entry_out) + sizeof(fuse_open_out));
+  REQUIRE(take_reply()->header.error == 0);
+  const std::uint64_t node = ram.get<fuse_entry_out>(kOut + 16).nodeid;
+  fuse_fsync_in sync{};
+  sync.fh = ram.get<fuse_open_out>(kOut + 16 + sizeof(fuse_entry_out)).fh;
+  io.hold = [](const FakeIo::Request& request) { return request.kind == FakeIo::Kind::kSync; };
+  ask(put_request(FUSE_FSYNC, node, sync), 8);
+  CHECK(io.pending(FakeIo::Kind::kSync) == 1);
+
+  bool gone = false;
+  device.remove_share("share", [&](const Result<void>& done) { gone = done.has_value(); });
+  io.run();
+  CHECK_FALSE(gone);
+  io.hold = nullptr;
+  io.run();
+  CHECK(gone);
+  CHECK(take_reply());
+  ask(put_request(FUSE_GETATTR, node, fuse_getattr_in{}), sizeof(fuse_attr_out));
+  CHECK(take_reply()->header.error == -ESTALE);
+  REQUIRE(::unlink((std::string(name) + "/written").c_str()) == 0);
+  REQUIRE(::rmdir(name) == 0);
 }
 
 }  // namespace

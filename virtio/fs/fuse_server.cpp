@@ -11,15 +11,32 @@ namespace msb::virtio {
 
 Result<void> FuseServer::add_share(std::string_view path, Fd root, bool read_only,
                                    ShareCache cache) {
-  const auto added = shares_.files().add(std::move(root), read_only, cache);
-  if (!added) {
-    return std::unexpected(added.error());
+  const auto opened = open_share(std::move(root), read_only, cache);
+  if (!opened) {
+    return std::unexpected(opened.error());
   }
-  auto hung = tree_.add_share(path, added->node, added->directory);
-  if (!hung) {
-    shares_.files().remove(added->node);
+  auto shown = show_share(path, *opened);
+  if (!shown) {
+    close_share(*opened->share);
   }
-  return hung;
+  return shown;
+}
+
+Result<void> FuseServer::show_share(std::string_view path, const SharedFiles::Root& root) {
+  auto added = tree_.add_share(path, root.node, root.directory);
+  if (added) {
+    shown_.emplace(root.node, root.share);
+  }
+  return added;
+}
+
+std::shared_ptr<Share> FuseServer::hide_share(std::string_view path) {
+  const auto found = shown_.extract(tree_.remove_share(path));
+  if (!found) {
+    return nullptr;
+  }
+  found.mapped()->ended = true;
+  return found.mapped();
 }
 
 FuseServer::Begun FuseServer::begin(std::span<const std::byte> request, std::size_t request_size,

@@ -6,6 +6,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -24,9 +26,19 @@ class FuseServer {
   FuseServer(SharedTree tree, OwnerRule rule, const ShareLimits& limits)
       : tree_(std::move(tree)), shares_(rule, limits) {}
 
-  // Adds a share at a path of the tree, as SharedTree::add_share(). `root`: O_PATH. While no thread
-  // does anything else here.
+  // Adds a share at a path of the tree: all that follows. While no thread does anything else here.
   Result<void> add_share(std::string_view path, Fd root, bool read_only, ShareCache cache);
+
+  // A share begins on the thread of the shares, as SharedFiles::add(), and is then given its place
+  // on that of the tree, as SharedTree::add_share(). It ends the other way round.
+  Result<SharedFiles::Root> open_share(Fd root, bool read_only, ShareCache cache) {
+    return shares_.files().add(std::move(root), read_only, cache);
+  }
+  Result<void> show_share(std::string_view path, const SharedFiles::Root& root);
+  // Nothing of it is served from now on, but for the request that the other thread is at. Null when
+  // there is no share at this place.
+  std::shared_ptr<Share> hide_share(std::string_view path);
+  void close_share(const Share& share) { shares_.files().remove(share.root_node); }
 
   // What is left to do of a request: on the thread of the shares.
   struct Rest {
@@ -58,6 +70,7 @@ class FuseServer {
 
  private:
   SharedTree tree_;
+  std::map<std::uint64_t, std::shared_ptr<Share>> shown_;  // in the tree, by their numbers
   ShareServer shares_;
 };
 

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -29,9 +30,10 @@ struct Share {
   std::uint32_t number = 0;  // tells shares apart
   std::uint64_t device = 0;  // of the root
   std::vector<std::uint64_t>
-      without_xattrs;           // devices whose file systems have no "user." attributes
-  bool late_errors = false;     // errors of writing may come as late as close(2): a network's
-  std::uint64_t root_node = 0;  // its number in the table
+      without_xattrs;               // devices whose file systems have no "user." attributes
+  bool late_errors = false;         // errors of writing may come as late as close(2): a network's
+  std::uint64_t root_node = 0;      // its number in the table
+  std::atomic<bool> ended = false;  // nothing of it is served any more: set on any thread
 
   // Whether files of a device may have attributes of the "user." kind, as far as is known.
   [[nodiscard]] bool has_xattrs(const InodeKey& key) const {

@@ -50,7 +50,8 @@ Outcome<Handle> SharedFiles::add_handle(Node& node, OpenFile file) {
 
 std::shared_ptr<OpenFile> SharedFiles::find(std::uint64_t handle) const {
   const auto found = handles_.find(handle);
-  return found == handles_.end() ? nullptr : found->second;
+  const bool served = found != handles_.end() && !found->second->share->ended;
+  return served ? found->second : nullptr;
 }
 
 Outcome<Handle> SharedFiles::open(std::uint64_t id, std::uint32_t flags, bool drop) {

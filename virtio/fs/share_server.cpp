@@ -43,11 +43,12 @@ FuseReply ShareServer::init(FuseArguments arguments) {
     return reply_with(out);  // another major version: the guest comes again with ours, or gives up
   }
   out.max_readahead = in->max_readahead;
-  constexpr std::uint64_t kWanted =
-      FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA |
-      FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
-      FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_POSIX_ACL | FUSE_DONT_MASK |
-      FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT | FUSE_INIT_EXT | kFuseDirectIoAllowMmap;
+  constexpr std::uint64_t kWanted = FUSE_ASYNC_READ | FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS |
+                                    FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA |
+                                    FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO |
+                                    FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS |
+                                    FUSE_POSIX_ACL | FUSE_DONT_MASK | FUSE_HANDLE_KILLPRIV_V2 |
+                                    FUSE_SETXATTR_EXT | FUSE_INIT_EXT | kFuseDirectIoAllowMmap;
   std::uint64_t offered = in->flags;
   if ((in->flags & FUSE_INIT_EXT) != 0) {
     offered |= std::uint64_t{in->flags2} << 32;
@@ -262,6 +263,7 @@ FuseAnswer ShareServer::serve_node(const fuse_in_header& header, FuseArguments a
     case FUSE_GETLK:
     case FUSE_SETLK:
     case FUSE_SETLKW:
+      return lock(header, arguments);
     case FUSE_ACCESS:
     case FUSE_BMAP:
     case FUSE_IOCTL:
@@ -407,16 +409,55 @@ FuseReply ShareServer::list(std::uint64_t id, FuseArguments arguments, std::size
   return done || !listing.empty() ? listing.take() : refuse(done.error());
 }
 
+// The handle: of a node of this number, for files or for directories.
+std::shared_ptr<OpenFile> ShareServer::open_file(const fuse_in_header& header, std::uint64_t handle,
+                                                 bool directory) const {
+  auto file = files_.find(handle);
+  if (file != nullptr && (file->node != header.nodeid || file->directory != directory)) {
+    file.reset();
+  }
+  return file;
+}
+
+FuseReply ShareServer::lock(const fuse_in_header& header, FuseArguments arguments) {
+  const auto in = arguments.take<fuse_lk_in>();
+  if (!in) {
+    return refuse(EINVAL);
+  }
+  const auto file = open_file(header, in->fh, false);
+  const bool to_write =
+      in->lk.type == F_WRLCK && (in->lk_flags & FUSE_LK_FLOCK) == 0 && header.opcode != FUSE_GETLK;
+  if (file == nullptr || (to_write && !file->writable)) {
+    return refuse(EBADF);
+  }
+  if (in->lk.type > F_UNLCK) {
+    return refuse(EINVAL);
+  }
+  const LockRange range{in->lk.start, in->lk.end, static_cast<short>(in->lk.type)};
+  if (header.opcode == FUSE_GETLK) {
+    const auto found = files_.locks().find_conflict(*file, in->owner, range);
+    if (!found) {
+      return refuse(found.error());
+    }
+    fuse_lk_out out{};  // with no process: the guest could not see it
+    out.lk.start = found->first;
+    out.lk.end = found->last;
+    out.lk.type = static_cast<std::uint32_t>(found->type);
+    return reply_with(out);
+  }
+  const auto done = (in->lk_flags & FUSE_LK_FLOCK) != 0
+                        ? FileLocks::set_whole(*file, range.type)
+                        : files_.locks().set(*file, in->owner, range);
+  // Nothing could end the waiting for a lock (guestkernel/patches/virtio-fs-locks.patch).
+  const bool would_wait = header.opcode == FUSE_SETLKW && !done && done.error() == EAGAIN;
+  return would_wait ? refuse(EOPNOTSUPP) : reply_nothing(done);
+}
+
 FuseAnswer ShareServer::serve_open_file(const fuse_in_header& header, FuseArguments arguments,
                                         std::size_t request_size, std::size_t reply_room) {
   const Caller caller{header.uid, header.gid, 0};
-  // The handle: of a node of this number, for files or for directories.
   const auto opened = [&](std::uint64_t handle, bool directory) {
-    auto file = files_.find(handle);
-    if (file != nullptr && (file->node != header.nodeid || file->directory != directory)) {
-      file.reset();
-    }
-    return file;
+    return open_file(header, handle, directory);
   };
   switch (header.opcode) {
     case FUSE_RELEASE:
@@ -469,7 +510,11 @@ FuseAnswer ShareServer::serve_open_file(const fuse_in_header& header, FuseArgume
         return refuse(EINVAL);
       }
       const auto file = opened(in->fh, false);
-      return file == nullptr ? refuse(EBADF) : reply_nothing(SharedFiles::flush(*file));
+      if (file == nullptr) {
+        return refuse(EBADF);
+      }
+      files_.locks().drop(file->node, in->lock_owner);
+      return reply_nothing(SharedFiles::flush(*file));
     }
     case FUSE_FSYNC:
     case FUSE_FSYNCDIR: {

@@ -37,6 +37,9 @@ class ShareServer {
                              std::size_t request_size, std::size_t reply_room);
   FuseAnswer serve_xattr(const fuse_in_header& header, FuseArguments arguments,
                          std::size_t reply_room);
+  FuseReply lock(const fuse_in_header& header, FuseArguments arguments);
+  [[nodiscard]] std::shared_ptr<OpenFile> open_file(const fuse_in_header& header,
+                                                    std::uint64_t handle, bool directory) const;
   void forget(const fuse_in_header& header, FuseArguments arguments);
   FuseReply list(std::uint64_t id, FuseArguments arguments, std::size_t reply_room, bool plus);
 

@@ -256,8 +256,10 @@ Outcome<void> SharedFiles::rename(std::uint64_t parent, std::string_view name,
   if (from->directory->share != to->directory->share) {
     return std::unexpected(EXDEV);
   }
-  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0) {
-    return std::unexpected(EINVAL);  // RENAME_WHITEOUT leaves a device node
+  // A whiteout is the one device node that the host gets: number 0, which nothing answers to and
+  // which any user may make.
+  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) != 0) {
+    return std::unexpected(EINVAL);
   }
   const auto moved = open_entry(from->descriptor->get(), from->name, O_PATH);
   if (!moved) {

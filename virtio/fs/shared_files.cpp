@@ -69,8 +69,8 @@ Result<SharedFiles::Root> SharedFiles::add(Fd root, bool read_only, ShareCache c
   if (!node) {
     return fail_errno(node.error(), "cannot share");
   }
-  shares_.push_back(std::move(share));
-  return Root{(*node)->id, S_ISDIR(status->stx_mode)};
+  shares_.push_back(share);
+  return Root{(*node)->id, S_ISDIR(status->stx_mode), std::move(share)};
 }
 
 void SharedFiles::remove(std::uint64_t root) {
@@ -80,13 +80,22 @@ void SharedFiles::remove(std::uint64_t root) {
   }
   const std::shared_ptr<Share> share = node->share;
   std::erase_if(handles_, [&](const auto& handle) { return handle.second->share == share; });
+  locks_.drop(*share);
   nodes_.remove(*share);
   std::erase(shares_, share);
 }
 
 void SharedFiles::reset() {
   handles_.clear();
+  locks_.clear();
   nodes_.forget_all();
+}
+
+void SharedFiles::forget(std::uint64_t id, std::uint64_t count) {
+  nodes_.forget(id, count);
+  if (nodes_.find(id) == nullptr) {
+    locks_.drop(id);
+  }
 }
 
 const Share* SharedFiles::share_of(std::uint64_t id) {
@@ -98,7 +107,7 @@ const Share* SharedFiles::share_of(std::uint64_t id) {
 
 Outcome<Node*> SharedFiles::node(std::uint64_t id) {
   Node* found = nodes_.find(id);
-  if (found == nullptr) {
+  if (found == nullptr || found->share->ended) {
     return std::unexpected(ESTALE);
   }
   return found;

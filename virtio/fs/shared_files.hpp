@@ -17,6 +17,7 @@
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "virtio/fs/file_locks.hpp"
 #include "virtio/fs/guest_owner.hpp"
 #include "virtio/fs/host_file.hpp"
 #include "virtio/fs/node_table.hpp"
@@ -62,17 +63,23 @@ struct ShareLimits {
   std::size_t nodes = 1U << 20;         // inodes that the guest may know at a time
   std::size_t node_descriptors = 4096;  // of these kept open
   std::size_t handles = 1U << 16;       // files that it may have open
+  std::size_t locks = 1U << 16;         // ranges of bytes that it may have locked
+  std::size_t lock_owners = 4096;       // processes, each in one file, that have locked them
 };
 
 class SharedFiles {
  public:
   SharedFiles(OwnerRule rule, const ShareLimits& limits)
-      : rule_(rule), limits_(limits), nodes_(limits.nodes, limits.node_descriptors) {}
+      : rule_(rule),
+        limits_(limits),
+        nodes_(limits.nodes, limits.node_descriptors),
+        locks_(limits.locks, limits.lock_owners) {}
 
   // Shares a directory or a regular file: `root` is an O_PATH descriptor of it.
   struct Root {
-    std::uint64_t node;
-    bool directory;
+    std::uint64_t node = 0;
+    bool directory = false;
+    std::shared_ptr<Share> share;
   };
   Result<Root> add(Fd root, bool read_only, ShareCache cache);
   // Takes a share away: its nodes and handles are unknown from now on. By the number of its root.
@@ -85,7 +92,7 @@ class SharedFiles {
 
   // --- nodes ---
   Outcome<Entry> lookup(std::uint64_t parent, std::string_view name);
-  void forget(std::uint64_t node, std::uint64_t count) { nodes_.forget(node, count); }
+  void forget(std::uint64_t node, std::uint64_t count);
   struct Attributes {
     fuse_attr shown{};      // to the guest
     struct statx status{};  // on the host
@@ -140,6 +147,9 @@ class SharedFiles {
   static Outcome<void> flush(const OpenFile& file);
   // Of all shares that are written to.
   Outcome<void> sync_file_systems();
+
+  [[nodiscard]] FileLocks& locks() { return locks_; }
+  [[nodiscard]] const FileLocks& locks() const { return locks_; }
 
   // --- extended attributes, by their names in the guest ---
   Outcome<std::vector<std::byte>> get_xattr(std::uint64_t node, std::string_view name,
@@ -213,6 +223,7 @@ class SharedFiles {
   OwnerRule rule_;
   ShareLimits limits_;
   NodeTable nodes_;
+  FileLocks locks_;
   std::vector<std::shared_ptr<Share>> shares_;
   std::uint32_t next_share_ = 1;
   std::uint64_t next_handle_ = 1;

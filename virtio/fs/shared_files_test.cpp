@@ -108,6 +108,56 @@ TEST_CASE_FIXTURE(Fixture, "a directory is listed from any offset that a guest i
   }
 }
 
+TEST_CASE_FIXTURE(Fixture, "a rename leaves a whiteout, which can be told from a device") {
+  put(host() / "file", "content");
+  const std::uint64_t node = guest.walk(work, "file");
+  REQUIRE(guest.rename(work, "file", work, "other", RENAME_WHITEOUT).error == 0);
+  CHECK(guest.walk(work, "other") == node);
+  const fuse_attr whiteout = guest.attr(guest.walk(work, "file"));
+  CHECK(S_ISCHR(whiteout.mode));
+  CHECK(whiteout.rdev == 0);
+  CHECK(guest.open(guest.walk(work, "file"), O_RDONLY).error == -ENXIO);
+  CHECK(guest.unlink(work, "file").error == 0);
+  CHECK(content_of(host() / "other") == "content");
+}
+
+TEST_CASE_FIXTURE(Fixture, "a share that ends takes what is open there with it, and no other") {
+  fs::create_directory(host() / "other");
+  put(host() / "file", "content");
+  Fd root(::open((host() / "other").c_str(), O_PATH | O_CLOEXEC));
+  const auto opened = server.open_share(std::move(root), false, ShareCache::kAuto);
+  REQUIRE(opened);
+  REQUIRE(server.show_share("second", *opened));
+  const std::uint64_t second = guest.walk(1, "second");
+  const std::uint64_t file = guest.walk(work, "file");
+  const auto handle = guest.open(file, O_RDWR).as<fuse_open_out>().fh;
+  const auto made = guest.create(second, "made", 0644);
+  fuse_lk_in lock{};
+  lock.fh = handle;
+  lock.owner = 1;
+  lock.lk = {0, 10, F_WRLCK, 0};
+  CHECK(guest.ask_with(FUSE_SETLK, file, lock).error == 0);
+
+  const auto first = server.hide_share("work");
+  REQUIRE(first != nullptr);
+  CHECK(server.hide_share("work") == nullptr);
+  CHECK(guest.walk(1, "work") == 0);
+  // Already before it is closed.
+  CHECK(guest.read(file, handle, 0, 10).error == -EBADF);
+  CHECK(guest.getattr(file).error == -ESTALE);
+  server.close_share(*first);
+  CHECK(guest.read(file, handle, 0, 10).error == -EBADF);
+  CHECK(guest.getattr(file).error == -ESTALE);
+  CHECK(guest.getattr(work).error == -ESTALE);
+  CHECK(guest.create(work, "new", 0644).error == -ESTALE);
+  CHECK(guest.link(FuseClient::entry(made).nodeid, work, "linked").error == -ESTALE);
+  CHECK(server.files().locks().owners() == 0);
+  CHECK(guest.write(FuseClient::entry(made).nodeid, FuseClient::handle(made), 0, "on").error == 0);
+  CHECK(content_of(host() / "other/made") == "on");
+  server.close_share(*first);  // again is nothing
+  CHECK(server.files().open_handles() == 1);
+}
+
 TEST_CASE_FIXTURE(Fixture, "an append goes where the end is by then") {
   put(host() / "log", "one\n");
   const std::uint64_t node = guest.walk(work, "log");

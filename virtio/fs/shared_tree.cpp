@@ -87,4 +87,24 @@ Result<void> SharedTree::add_share(std::string_view path, std::uint64_t root, bo
   return {};
 }
 
+std::uint64_t SharedTree::remove_share(std::string_view path) {
+  std::uint64_t directory = kRoot;
+  while (true) {
+    const std::size_t slash = path.find('/');
+    const auto found = nodes_[directory].children.find(path.substr(0, slash));
+    if (found == nodes_[directory].children.end()) {
+      return 0;
+    }
+    if (slash == std::string_view::npos) {
+      const std::uint64_t share = nodes_[found->second].share;
+      if (share != 0) {
+        nodes_[directory].children.erase(found);
+      }
+      return share;
+    }
+    directory = found->second;
+    path.remove_prefix(slash + 1);
+  }
+}
+
 }  // namespace msb::virtio

@@ -38,6 +38,8 @@ class SharedTree {
   Result<void> add_text(std::string_view path, std::string text);
   // Likewise the root of a share, by its number among the shared nodes.
   Result<void> add_share(std::string_view path, std::uint64_t root, bool directory);
+  // Takes away the root of a share: its number, or 0 when there is none at this path.
+  std::uint64_t remove_share(std::string_view path);
 
   // Null when there is no such node.
   [[nodiscard]] const Node* find(std::uint64_t id) const;

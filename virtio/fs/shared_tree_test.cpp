@@ -103,6 +103,21 @@ TEST_CASE("a path that is taken is refused") {
   CHECK(tree.add_text("a/c", "y"));
 }
 
+TEST_CASE("the root of a share is taken away, and nothing else") {
+  SharedTree tree;
+  REQUIRE(tree.add_text("a/text", "x"));
+  REQUIRE(tree.add_share("a/share", 1ULL << 33, true));
+  for (const char* path : {"", "a", "a/text", "a/none", "a/share/x", "b/share", "a/", "/a/share"}) {
+    CAPTURE(path);
+    CHECK(tree.remove_share(path) == 0);
+  }
+  CHECK(tree.remove_share("a/share") == 1ULL << 33);
+  CHECK(tree.remove_share("a/share") == 0);
+  const SharedTree::Node& folder = *tree.find(tree.lookup(*tree.find(SharedTree::kRoot), "a"));
+  CHECK(folder.children.size() == 1);
+  CHECK(tree.add_share("a/share", 1ULL << 34, false));
+}
+
 TEST_CASE("only regular files are shared") {
   SharedTree tree;
   std::array<int, 2> ends{};

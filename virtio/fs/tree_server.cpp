@@ -191,6 +191,10 @@ FuseAnswer serve_node(const SharedTree& tree, const SharedTree::Node& node,
     case FUSE_LSEEK:
       // ENOSYS would mean that no file of the whole device can do it.
       return refuse(EINVAL);
+    case FUSE_GETLK:
+    case FUSE_SETLK:
+    case FUSE_SETLKW:
+      return refuse(EOPNOTSUPP);  // nobody but the guest could lock these
     default:
       return refuse(ENOSYS);  // the guest need not ask again
   }

@@ -132,7 +132,9 @@ class DriverQueue {
   void set_flags(std::uint16_t flags) { ram_.put(geometry_.available + kAvailableFlags, flags); }
 
   [[nodiscard]] std::uint16_t used_index() const {
-    return ram_.get<std::uint16_t>(geometry_.used + kUsedIndex);
+    // The device may add elements on another thread.
+    const auto index = ram_.memory().slice(geometry_.used + kUsedIndex, sizeof(std::uint16_t));
+    return index->load_atomic(0, std::memory_order_acquire);
   }
   // The next returned element, not looked at before; its descriptors are free again.
   std::optional<UsedElement> take_used() {

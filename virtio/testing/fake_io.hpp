@@ -36,7 +36,7 @@ class FakeIo final : public AsyncIo {
     std::uint32_t events;  // of a poll; the mode of an allocation
     Operation* operation;
     std::uint64_t length = 0;         // of an allocation
-    std::function<void()> work = {};  // that was offloaded
+    std::function<bool()> work = {};  // that was offloaded
     bool cancelled = false;
   };
 
@@ -69,9 +69,10 @@ class FakeIo final : public AsyncIo {
     start({Kind::kAllocate, fd, {}, offset, static_cast<std::uint32_t>(mode), &op, length});
   }
   void defer(Operation& op) override { start({Kind::kDefer, -1, {}, 0, 0, &op}); }
-  void offload(std::function<void()> work, Operation& op) override {
+  void offload(std::function<bool()> work, Operation& op) override {
     start({Kind::kOffload, -1, {}, 0, 0, &op, 0, std::move(work)});
   }
+  void hurry() override {}
   void cancel(Operation& op) override {
     for (Request& request : pending_) {
       if (request.operation == &op) {

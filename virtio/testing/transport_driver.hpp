@@ -27,7 +27,13 @@ class TransportDriver {
               }
               require(done, "a step on the device's thread ends");
             },
-            [this] { ++interrupts; }, [this](std::uint16_t) { ++kicks_later; }) {}
+            [this] {
+              ++interrupts;
+              if (on_interrupt) {
+                on_interrupt();
+              }
+            },
+            [this](std::uint16_t) { ++kicks_later; }) {}
 
   [[nodiscard]] std::uint32_t read(std::uint64_t offset) {
     std::array<std::byte, 4> data{};
@@ -72,6 +78,7 @@ class TransportDriver {
   void drive() { write(kMmioStatus, status() | kStatusDriverOk); }
 
   int interrupts = 0;
+  std::function<void()> on_interrupt;
   int kicks_later = 0;
   std::function<void()> wait;  // what a vCPU that waits for the device lets happen
   alignas(std::uint32_t) std::array<std::byte, kMmioSize> page{};
