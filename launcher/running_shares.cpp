@@ -105,7 +105,7 @@ void RunningShares::mount(RunningShare& share, Done done) {
               done({});
             } else {
               // It may have mounted it all the same: too late, or just before the connection broke.
-              const protocol::Failure why = mounted.error();
+              const protocol::Failure& why = mounted.error();
               const bool perhaps = why.stage == 0 || why.error.code == ETIMEDOUT;
               end(*asked,
                   [this, place = asked->words.guest, done, why, perhaps](const Result<void>&) {

@@ -25,7 +25,7 @@
 #define MSB_PROTOCOL_BOOT_H
 
 #define MSB_BOOT_MAGIC "msb-boot 1"
-#define MSB_BOOT_MAX (64u * 1024u)
+#define MSB_BOOT_MAX 65536u
 #define MSB_BOOT_FILE "boot"
 #define MSB_BOOT_TAG "msb" /* tag of the virtio-fs device */
 

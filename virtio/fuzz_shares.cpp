@@ -36,11 +36,12 @@ constexpr ShareLimits kLimits{
     .nodes = 24, .node_descriptors = 4, .handles = 8, .locks = 12, .lock_owners = 4};
 constexpr std::size_t kMaxSteps = 60;
 
-// Where all inputs play: in memory where there is such a place.
+// Where all inputs play: in memory where there is such a place. scripts/fuzz removes it.
 const fs::path& place() {
   static const fs::path made = [] {
-    std::string name = fs::is_directory("/dev/shm") ? "/dev/shm/msb-fuzz-shares-XXXXXX"
-                                                    : "/tmp/msb-fuzz-shares-XXXXXX";
+    const bool in_memory = std::getenv("TMPDIR") == nullptr && fs::is_directory("/dev/shm");
+    std::string name =
+        (in_memory ? fs::path("/dev/shm") : fs::temp_directory_path()) / "msb-fuzz-shares-XXXXXX";
     require(::mkdtemp(name.data()) != nullptr, "there is room for a directory");
     std::atexit([] { fs::remove_all(place()); });
     return fs::path(name);

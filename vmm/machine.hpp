@@ -39,7 +39,8 @@ class Machine {
   struct Stop {
     StopReason reason;
     std::string detail;
-    std::string kernel_log = {};  // the end of what the guest's kernel said, in any bytes
+    // The end of what the guest's kernel said, in any bytes.
+    std::string kernel_log = {};  // NOLINT(readability-redundant-member-init): g++ wants it named
   };
   // How the machine talks to whoever started it. All are called on the loop's thread.
   struct Owner {

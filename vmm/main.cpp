@@ -184,8 +184,9 @@ class Control {
   void resize_disk(std::uint32_t request, std::string_view text) {
     std::size_t disk = 0;
     std::uint64_t bytes = 0;
-    const char* const end = text.data() + text.size();
-    const auto first = std::from_chars(text.data(), end, disk);
+    const char* const begin = text.data();
+    const char* const end = begin + text.size();
+    const auto first = std::from_chars(begin, end, disk);
     if (first.ec != std::errc() || first.ptr == end || *first.ptr != ' ') {
       finish_with({"the launcher asked for a disk's new size without saying which"});
     }

@@ -107,7 +107,7 @@ Outcome<Entry> SharedFiles::enter_made(const Slot& slot, const NewInode& made, c
   return enter_new(slot, made, {*status, path_to(file.get()), true, {}});
 }
 
-Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const NewInode& made, Place place) {
+Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const NewInode& made, const Place& place) {
   Share& share = *slot.directory->share;
   GuestOwner shown = made.owner;
   if (auto done = initialize(share, place, made); !done) {

@@ -88,19 +88,19 @@ class SharedFiles {
   // Closes what is open and forgets what is known, but for the shares.
   void reset();
   // Null when there is no such node.
-  [[nodiscard]] const Share* share_of(std::uint64_t node);
+  [[nodiscard]] const Share* share_of(std::uint64_t id);
 
   // --- nodes ---
   Outcome<Entry> lookup(std::uint64_t parent, std::string_view name);
-  void forget(std::uint64_t node, std::uint64_t count);
+  void forget(std::uint64_t id, std::uint64_t count);
   struct Attributes {
     fuse_attr shown{};      // to the guest
     struct statx status{};  // on the host
   };
-  Outcome<Attributes> attributes(std::uint64_t node);
-  Outcome<fuse_attr> set_attributes(std::uint64_t node, const fuse_setattr_in& wanted);
-  Outcome<std::string> read_link(std::uint64_t node);
-  Outcome<fuse_kstatfs> file_system(std::uint64_t node);
+  Outcome<Attributes> attributes(std::uint64_t id);
+  Outcome<fuse_attr> set_attributes(std::uint64_t id, const fuse_setattr_in& wanted);
+  Outcome<std::string> read_link(std::uint64_t id);
+  Outcome<fuse_kstatfs> file_system(std::uint64_t id);
 
   // --- entries ---
   Outcome<Entry> make_node(std::uint64_t parent, std::string_view name, std::uint32_t mode,
@@ -109,13 +109,13 @@ class SharedFiles {
                                 const Caller& caller);
   Outcome<Entry> make_link(std::uint64_t parent, std::string_view name, const std::string& target,
                            const Caller& caller);
-  Outcome<Entry> link(std::uint64_t node, std::uint64_t parent, std::string_view name);
+  Outcome<Entry> link(std::uint64_t id, std::uint64_t parent, std::string_view name);
   Outcome<void> unlink(std::uint64_t parent, std::string_view name, bool directory);
   Outcome<void> rename(std::uint64_t parent, std::string_view name, std::uint64_t new_parent,
                        std::string_view new_name, std::uint32_t flags);
 
   // --- open files ---
-  Outcome<Handle> open(std::uint64_t node, std::uint32_t flags, bool drop_privileges);
+  Outcome<Handle> open(std::uint64_t id, std::uint32_t flags, bool drop_privileges);
   struct Created {
     Entry entry;
     Handle handle;
@@ -124,7 +124,7 @@ class SharedFiles {
                           std::uint32_t mode, const Caller& caller, bool drop_privileges);
   Outcome<Created> create_unnamed(std::uint64_t parent, std::uint32_t flags, std::uint32_t mode,
                                   const Caller& caller);
-  Outcome<Handle> open_directory(std::uint64_t node);
+  Outcome<Handle> open_directory(std::uint64_t id);
   // Null when the guest has no such handle.
   [[nodiscard]] std::shared_ptr<OpenFile> find(std::uint64_t handle) const;
   void release(std::uint64_t handle) { handles_.erase(handle); }
@@ -210,7 +210,7 @@ class SharedFiles {
   Outcome<Entry> enter(const Slot& slot);
   // Likewise of what was just made there: by its name, at an open place, or as an open file.
   Outcome<Entry> enter_new(const Slot& slot, const NewInode& made);
-  Outcome<Entry> enter_new(const Slot& slot, const NewInode& made, Place place);
+  Outcome<Entry> enter_new(const Slot& slot, const NewInode& made, const Place& place);
   Outcome<Entry> enter_made(const Slot& slot, const NewInode& made, const Fd& file);
   Outcome<Handle> add_handle(Node& node, OpenFile file);
   Outcome<void> set_acl(Node& node, std::string_view name, std::span<const std::byte> value,
