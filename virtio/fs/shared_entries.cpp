@@ -96,7 +96,7 @@ Outcome<Entry> SharedFiles::enter_new(const Slot& slot, const NewInode& made) {
       key_of(found) != key_of(*status)) {
     return std::unexpected(ESTALE);
   }
-  return enter_new(slot, made, std::move(*place));
+  return enter_new(slot, made, *place);
 }
 
 Outcome<Entry> SharedFiles::enter_made(const Slot& slot, const NewInode& made, const Fd& file) {
