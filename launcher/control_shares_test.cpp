@@ -27,7 +27,7 @@ struct SharesFixture : testing::ControlFixture {
   void say(std::string_view method, const Json& parameters) {
     one.say(testing::request(++id, method, parameters));
   }
-  [[nodiscard]] Json wanted(const std::string& guest = "/work") const {
+  [[nodiscard]] Json wanted(const std::string& guest = "/data") const {
     return {{"host", directory}, {"guest", guest}};
   }
   // That the agent was asked for this, and answers.
@@ -44,7 +44,7 @@ struct SharesFixture : testing::ControlFixture {
   void agent_refuses(std::span<const std::byte> request) {
     agent(request, frame_of(MSB_REFUSED, msb_failure{MSB_STAGE_FILE, EBUSY}, "cannot: busy"));
   }
-  void add(const std::string& guest = "/work") {
+  void add(const std::string& guest = "/data") {
     say("add_share", wanted(guest));
     const std::string path = "shares/" + std::to_string(added++);
     agent_obeys(*protocol::encode_share(false, path, guest));
@@ -93,8 +93,8 @@ TEST_CASE_FIXTURE(SharesFixture, "paths in the device are used once, and places 
   added = 1;
   start();
   add();
-  CHECK(ask(one, "remove_share", {{"guest", "/work"}}).contains("result"));
-  agent_obeys(*protocol::encode_unshare("/work"));
+  CHECK(ask(one, "remove_share", {{"guest", "/data"}}).contains("result"));
+  agent_obeys(*protocol::encode_unshare("/data"));
   add();
   CHECK(shown().size() == 2);
   CHECK(asked.back().text == "rw 1 shares/2");
@@ -103,7 +103,7 @@ TEST_CASE_FIXTURE(SharesFixture, "paths in the device are used once, and places 
 TEST_CASE_FIXTURE(SharesFixture, "what the guest does not mount is taken away again") {
   start();
   say("add_share", wanted());
-  agent_refuses(*protocol::encode_share(false, "shares/0", "/work"));
+  agent_refuses(*protocol::encode_share(false, "shares/0", "/data"));
   const Json refused = next(one);
   CHECK(testing::code_of(refused) == -32000);
   CHECK(testing::message_of(refused).find("busy") != std::string::npos);
@@ -119,10 +119,10 @@ TEST_CASE_FIXTURE(SharesFixture, "what the guest does not unmount is removed all
   CHECK(ask(other, "subscribe").contains("result"));
   add();
   CHECK(next(other).at("params").at("event") == "share_added");
-  CHECK(ask(one, "remove_share", {{"guest", "/work"}}).contains("result"));
+  CHECK(ask(one, "remove_share", {{"guest", "/data"}}).contains("result"));
   CHECK(shown() == Json::array());
   CHECK(next(other).at("params").at("event") == "share_removed");
-  agent_refuses(*protocol::encode_unshare("/work"));
+  agent_refuses(*protocol::encode_unshare("/data"));
   CHECK(next(other).at("params").at("event") == "share_not_unmounted");
   // The agent breaks its connection now, and there is no other.
   add("/next");
@@ -138,14 +138,14 @@ TEST_CASE_FIXTURE(SharesFixture, "what the guest does not unmount is removed all
 
 TEST_CASE_FIXTURE(SharesFixture, "a share below another has to be removed first") {
   start();
-  add("/work");
-  add("/work/inner");
-  add("/working");
-  CHECK(testing::message_of(ask(one, "remove_share", {{"guest", "/work"}})) ==
-        "\"/work/inner\" is shared below \"/work\"; remove that first");
+  add("/data");
+  add("/data/inner");
+  add("/database");
+  CHECK(testing::message_of(ask(one, "remove_share", {{"guest", "/data"}})) ==
+        "\"/data/inner\" is shared below \"/data\"; remove that first");
   CHECK(shown().size() == 3);
-  CHECK(ask(one, "remove_share", {{"guest", "/work/inner"}}).contains("result"));
-  CHECK(ask(one, "remove_share", {{"guest", "/work"}}).contains("result"));
+  CHECK(ask(one, "remove_share", {{"guest", "/data/inner"}}).contains("result"));
+  CHECK(ask(one, "remove_share", {{"guest", "/data"}}).contains("result"));
   CHECK(shown().size() == 1);
 }
 
@@ -165,7 +165,7 @@ TEST_CASE_FIXTURE(SharesFixture, "a share that the host holds up does not hold u
   CHECK(asked.size() == 3);
   const ControlMessage& held = asked[0];
   answer(ControlKind::kDone, held);
-  agent_obeys(*protocol::encode_share(false, "shares/0", "/work"));
+  agent_obeys(*protocol::encode_share(false, "shares/0", "/data"));
   CHECK(next(one).contains("result"));
   answer(ControlKind::kDone, held);  // a second time
   CHECK(run_until([&] { return machine_broke; }));
@@ -178,7 +178,7 @@ TEST_CASE_FIXTURE(SharesFixture, "what a guest neither mounts nor refuses can be
   CHECK(run_until([&] { return !wire.hear().empty(); }));
   CHECK(testing::message_of(ask(other, "add_share", wanted())).find("already") !=
         std::string::npos);
-  other.say(testing::request(++id, "remove_share", {{"guest", "/work"}}));
+  other.say(testing::request(++id, "remove_share", {{"guest", "/data"}}));
   CHECK(run_until([&] { return asked.back().kind == ControlKind::kRemoveShare; }));
   // It answers after all.
   wire.say("OK 1\n" + frame_of(MSB_DONE, msb_done{0}) + frame_of(MSB_DONE, msb_done{0}));
@@ -193,11 +193,11 @@ TEST_CASE_FIXTURE(SharesFixture, "what the machine does not end is shared still"
   machine = [&](const ControlMessage& message) {
     answer(ControlKind::kRefused, message, "not now");
   };
-  CHECK(testing::message_of(ask(one, "remove_share", {{"guest", "/work"}})) == "not now");
+  CHECK(testing::message_of(ask(one, "remove_share", {{"guest", "/data"}})) == "not now");
   CHECK(shown().size() == 1);
   obey();
-  CHECK(ask(one, "remove_share", {{"guest", "/work"}}).contains("result"));
-  agent_obeys(*protocol::encode_unshare("/work"));
+  CHECK(ask(one, "remove_share", {{"guest", "/data"}}).contains("result"));
+  agent_obeys(*protocol::encode_unshare("/data"));
 }
 
 TEST_CASE_FIXTURE(SharesFixture, "what the machine refuses does not reach the guest") {
@@ -225,9 +225,9 @@ TEST_CASE_FIXTURE(SharesFixture, "shares that cannot be are refused, and nobody 
     const char* says;
   };
   for (const Row& row : {
-           Row{{{"guest", "/work"}}, -32602, "host"},
-           Row{{{"host", "relative"}, {"guest", "/work"}}, -32602, "absolute"},
-           Row{{{"host", 5}, {"guest", "/work"}}, -32602, "text"},
+           Row{{{"guest", "/data"}}, -32602, "host"},
+           Row{{{"host", "relative"}, {"guest", "/data"}}, -32602, "absolute"},
+           Row{{{"host", 5}, {"guest", "/data"}}, -32602, "text"},
            Row{{{"host", "/"}, {"guest", "work"}}, -32602, "guest"},
            Row{{{"host", "/"}, {"guest", "/a/../b"}}, -32602, "guest"},
            Row{{{"host", "/"}, {"guest", "/"}}, -32602, "guest"},
@@ -242,7 +242,7 @@ TEST_CASE_FIXTURE(SharesFixture, "shares that cannot be are refused, and nobody 
     CHECK(testing::code_of(refused) == row.code);
     CHECK(testing::message_of(refused).find(row.says) != std::string::npos);
   }
-  CHECK(testing::code_of(ask(one, "remove_share", {{"guest", "/work"}})) == -32000);
+  CHECK(testing::code_of(ask(one, "remove_share", {{"guest", "/data"}})) == -32000);
   CHECK(testing::code_of(ask(one, "remove_share", Json::object())) == -32602);
   CHECK(asked.empty());
   add();

@@ -45,7 +45,7 @@ def sandbox(vmm, tmp_path):
 
 
 def gone(place):
-    """A command that waits until nothing is mounted there."""
+    """A command that waits until nothing is mounted there, which no answer tells of; no longer than any command may take."""
     return f"until ! grep -q ' {place} ' /proc/mounts; do sleep 0.1; done"
 
 
@@ -55,21 +55,21 @@ def test_directories_and_files_are_shared_and_taken_away(sandbox, shared):  # no
     (shared / "folder").mkdir()
     (shared / "folder/file").write_text("hello\n")
     (shared / "single").write_text("one\n")
-    control("add_share", host=str(shared / "folder"), guest="/mnt/new/work")
-    assert sandbox("cat /mnt/new/work/file; echo there > /mnt/new/work/made") == "hello\n"
+    control("add_share", host=str(shared / "folder"), guest="/mnt/new/data")
+    assert sandbox("cat /mnt/new/data/file; echo there > /mnt/new/data/made") == "hello\n"
     assert (shared / "folder/made").read_text() == "there\n"
     control("add_share", host=str(shared / "folder"), guest="/ro", read_only=True, cache="never")
     assert "Read-only" in sandbox("touch /ro/x", 1)
     control("add_share", host=str(shared / "single"), guest="/etc/single")
     assert sandbox("cat /etc/single") == "one\n"
-    assert [share["guest"] for share in control("status")["shares"]] == ["/mnt/new/work", "/ro", "/etc/single"]
+    assert [share["guest"] for share in control("status")["shares"]] == ["/mnt/new/data", "/ro", "/etc/single"]
 
     # What is open there fails, and what is made at the place later is the guest's own.
-    sandbox("exec 5< /mnt/new/work/file; cd /mnt/new/work")
-    control("remove_share", guest="/mnt/new/work")
-    sandbox(gone("/mnt/new/work"))
-    assert sandbox("ls -A /mnt/new/work; cat <&5; touch here; cd /; true").count("Stale") >= 1
-    sandbox("exec 5<&-; echo own > /mnt/new/work/file")
+    sandbox("exec 5< /mnt/new/data/file; cd /mnt/new/data")
+    control("remove_share", guest="/mnt/new/data")
+    sandbox(gone("/mnt/new/data"))
+    assert sandbox("ls -A /mnt/new/data; cat <&5; touch here; cd /; true").count("Stale") >= 1
+    sandbox("exec 5<&-; echo own > /mnt/new/data/file")
     assert (shared / "folder/file").read_text() == "hello\n"
     assert "here" not in os.listdir(shared / "folder")
     assert sandbox("cat /ro/file") == "hello\n"
@@ -123,10 +123,10 @@ def test_what_the_guest_does_not_let_be_shared_is_not(sandbox, shared):  # noqa:
 
 def test_a_guests_overlay_keeps_its_changes_on_a_share(sandbox, shared):  # noqa: F811
     (shared / "folder").mkdir()
-    sandbox.control("add_share", host=str(shared), guest="/work")
-    sandbox("mkdir -p /lower/folder /work/upper /work/scratch /merged; echo one > /lower/one; echo two > /lower/two; echo in > /lower/folder/in")
-    sandbox("mount -t overlay none -o lowerdir=/lower,upperdir=/work/upper,workdir=/work/scratch /merged")
+    sandbox.control("add_share", host=str(shared), guest="/data")
+    sandbox("mkdir -p /lower/folder /data/upper /data/aside /merged; echo one > /lower/one; echo two > /lower/two; echo in > /lower/folder/in")
+    sandbox("mount -t overlay none -o lowerdir=/lower,upperdir=/data/upper,workdir=/data/aside /merged")
     sandbox("cd /merged; rm one; mv two moved; rm -r folder; mkdir folder; echo new > folder/new; cd /")
     assert sandbox("cd /merged; ls -A . folder; cat moved; cd /") == ".:\nfolder\nmoved\n\nfolder:\nnew\ntwo\n"
-    sandbox("umount /merged && mount -t overlay none -o lowerdir=/lower,upperdir=/work/upper,workdir=/work/scratch /merged")
+    sandbox("umount /merged && mount -t overlay none -o lowerdir=/lower,upperdir=/data/upper,workdir=/data/aside /merged")
     assert sandbox("ls -A /merged; umount /merged") == "folder\nmoved\n"
