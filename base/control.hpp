@@ -25,6 +25,7 @@ enum class ControlKind : std::uint32_t {
   kConfigure = 1,     // text: MachineConfig as JSON; descriptors: those that it names
   kProbe = 2,         // run the probe guest instead of a machine, answer kProbeResult
   kVsockConnect = 3,  // value: guest port; descriptor: a stream socket that becomes the connection
+  kRelease = 13,      // value: that of a kDenied: the guest is to have its answer now
   kDescriptors = 4,   // those that one message cannot take: the first of the next kConfigure
 
   // Requests, each answered by kDone or kRefused with the same value.
@@ -36,6 +37,7 @@ enum class ControlKind : std::uint32_t {
   kAddShare = 10,   // text: "ro CACHE PATH" or "rw …", a ShareCache and the place in the virtio-fs
                     // device; descriptor: O_PATH
   kRemoveShare = 11,  // text: that place
+  kNetwork = 12,      // descriptor: another backend of the same kind for the network card
 
   // machine to launcher
   kRunning = 16,  // the vCPUs run, if times were asked for; text: "name nanoseconds" lines of
@@ -47,6 +49,8 @@ enum class ControlKind : std::uint32_t {
   kProbeResult = 20,  // value: 1 when Linux guests can run; text: one sentence, else why not
   kDone = 21,         // value: that of the request; text: what it gives, if anything
   kRefused = 22,      // value: that of the request; text: one sentence
+  kDenied = 24,       // text: a NetworkDenial: a packet of the guest's was not let out
+  kNetworkLost = 25,  // the network's backend is gone, or broke the protocol
   kKernelLog = 23,    // text: what the guest's kernel said last, in any bytes; before kStopped
 };
 

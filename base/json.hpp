@@ -6,6 +6,7 @@
 #define RAPIDJSON_PARSE_DEFAULT_FLAGS \
   (kParseFullPrecisionFlag | kParseNanAndInfFlag | kParseIterativeFlag)
 #include <cereal/archives/json.hpp>
+#include <cereal/types/array.hpp>
 #include <cereal/types/string.hpp>
 #include <cereal/types/vector.hpp>
 #include <exception>

@@ -10,6 +10,39 @@ namespace msb {
 
 namespace {
 constexpr std::uint32_t kMinDiskAlignment = 512;
+constexpr std::size_t kMaxNetworkAddresses = 8;
+
+bool is_prefix(const IpPrefix& prefix) {
+  return (prefix.address.family == 4 || prefix.address.family == 6) &&
+         prefix.length <= prefix.address.bits();
+}
+
+Result<void> check_network(const NetworkConfig& network) {
+  if (network.backend > static_cast<std::uint32_t>(NetworkBackend::kStream)) {
+    return fail("the network's backend is {}, which is none", network.backend);
+  }
+  if (network.mtu < kMinMtu || network.mtu > kMaxMtu) {
+    return fail("an MTU of {} bytes is outside {} to {}", network.mtu, kMinMtu, kMaxMtu);
+  }
+  if (network.rules.size() > kMaxNetworkRules || network.addresses.size() > kMaxNetworkAddresses) {
+    return fail("{} rules and {} addresses are more than the {} and {} that a network can have",
+                network.rules.size(), network.addresses.size(), kMaxNetworkRules,
+                kMaxNetworkAddresses);
+  }
+  for (const IpPrefix& address : network.addresses) {
+    if (!is_prefix(address)) {
+      return fail("an address of the network is neither IPv4 nor IPv6, or its prefix is too long");
+    }
+  }
+  for (const NetworkRule& rule : network.rules) {
+    if (!is_prefix(rule.destination) || rule.protocol > NetworkRule::kAnyProtocol ||
+        rule.last_port > 65535 || rule.first_port > rule.last_port) {
+      return fail("a rule of the network's policy is none");
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 template <class Archive>
@@ -29,11 +62,35 @@ void DiskConfig::serialize(Archive& archive) {
 }
 
 template <class Archive>
+void IpAddress::serialize(Archive& archive) {
+  archive(CEREAL_NVP(family), CEREAL_NVP(bytes));
+}
+
+template <class Archive>
+void IpPrefix::serialize(Archive& archive) {
+  archive(CEREAL_NVP(address), CEREAL_NVP(length));
+}
+
+template <class Archive>
+void NetworkRule::serialize(Archive& archive) {
+  archive(CEREAL_NVP(allow), CEREAL_NVP(destination), CEREAL_NVP(protocol), CEREAL_NVP(first_port),
+          CEREAL_NVP(last_port));
+}
+
+template <class Archive>
+void NetworkConfig::serialize(Archive& archive) {
+  archive(CEREAL_NVP(backend), CEREAL_NVP(descriptor), CEREAL_NVP(mac), CEREAL_NVP(mtu),
+          CEREAL_NVP(addresses), CEREAL_NVP(rules), CEREAL_NVP(receive_rate),
+          CEREAL_NVP(send_rate));
+}
+
+template <class Archive>
 void MachineConfig::serialize(Archive& archive) {
   archive(CEREAL_NVP(version), CEREAL_NVP(memory_mib), CEREAL_NVP(vcpus), CEREAL_NVP(kernel),
           CEREAL_NVP(initramfs), CEREAL_NVP(entropy), CEREAL_NVP(console), CEREAL_NVP(command_line),
           CEREAL_NVP(share_tag), CEREAL_NVP(balloon), CEREAL_NVP(report_times),
-          CEREAL_NVP(shared_files), CEREAL_NVP(shares), CEREAL_NVP(disks), CEREAL_NVP(host_ports));
+          CEREAL_NVP(shared_files), CEREAL_NVP(shares), CEREAL_NVP(disks), CEREAL_NVP(network),
+          CEREAL_NVP(host_ports));
 }
 
 std::string MachineConfig::to_json() const {
@@ -77,6 +134,9 @@ Result<MachineConfig> MachineConfig::from_json(std::string_view json) {
       return fail("a disk's alignment of {} bytes is not a power of two from {} to {}",
                   disk.alignment, kMinDiskAlignment, kMaxDiskAlignment);
     }
+  }
+  if (auto checked = check_network(config.network); !checked) {
+    return std::unexpected(checked.error());
   }
   return config;
 }

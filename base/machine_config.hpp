@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/network_config.hpp"
 #include "base/result.hpp"
 
 namespace msb {
@@ -72,6 +73,7 @@ struct MachineConfig {
   std::vector<SharedFile> shared_files;
   std::vector<ShareConfig> shares;
   std::vector<DiskConfig> disks;
+  NetworkConfig network;
   bool balloon = false;                   // a memory balloon, with free page reporting
   bool report_times = false;              // send kRunning with the times of the start
   std::vector<std::uint32_t> host_ports;  // vsock ports on the host that the guest may connect to

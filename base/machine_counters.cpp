@@ -23,8 +23,14 @@ void BalloonReport::serialize(Archive& archive) {
 }
 
 template <class Archive>
+void NetworkReport::serialize(Archive& archive) {
+  archive(CEREAL_NVP(received), CEREAL_NVP(sent), CEREAL_NVP(denied), CEREAL_NVP(malformed),
+          CEREAL_NVP(dropped));
+}
+
+template <class Archive>
 void MachineCounters::serialize(Archive& archive) {
-  archive(CEREAL_NVP(exits), CEREAL_NVP(balloon), CEREAL_NVP(devices));
+  archive(CEREAL_NVP(exits), CEREAL_NVP(balloon), CEREAL_NVP(network), CEREAL_NVP(devices));
 }
 
 std::string MachineCounters::to_json() const {

@@ -45,9 +45,22 @@ struct BalloonReport {
   void serialize(Archive& archive);
 };
 
+// Frames of the network card.
+struct NetworkReport {
+  std::uint64_t received = 0;   // by the guest
+  std::uint64_t sent = 0;       // by the guest, and let out
+  std::uint64_t denied = 0;     // by the policy, of those that the guest sent
+  std::uint64_t malformed = 0;  // likewise no packets that one could judge
+  std::uint64_t dropped = 0;    // meant for the guest, or let out, and lost for want of room
+
+  template <class Archive>
+  void serialize(Archive& archive);
+};
+
 struct MachineCounters {
   std::uint64_t exits = 0;  // of all vCPUs, to user space
   BalloonReport balloon;
+  NetworkReport network;
   std::vector<DeviceReport> devices;
 
   template <class Archive>

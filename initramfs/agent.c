@@ -13,6 +13,7 @@
 
 #include "initramfs/clock.h"
 #include "initramfs/connection.h"
+#include "initramfs/forwards.h"
 #include "initramfs/frames.h"
 #include "initramfs/namespace.h"
 #include "initramfs/process.h"
@@ -67,6 +68,8 @@ static bool begin(struct agent* agent) {
   agent->processes.epoll = epoll;
   agent->processes.kmsg = options->kmsg;
   agent->tunnels.epoll = epoll;
+  agent->tunnels.flows.epoll = epoll;
+  agent->tunnels.card = options->card;
   agent->connections.epoll = epoll;
   agent->connections.namespace_init = options->namespace_init;
   agent->connections.processes = &agent->processes;
@@ -81,7 +84,8 @@ static bool begin(struct agent* agent) {
   watch_open(&agent->control, epoll, options->control, agent, on_control);
   watch_open(&agent->listener, epoll, options->listener, agent, on_listener);
   if (!watch_set(&agent->children, EPOLLIN) || !watch_set(&agent->control, EPOLLIN) ||
-      !watch_set(&agent->listener, EPOLLIN)) {
+      !watch_set(&agent->listener, EPOLLIN) ||
+      (options->forwards != NULL && !forwards_begin(options->forwards, epoll, &agent->tunnels))) {
     return fail(agent->failure, MSB_STAGE_RESOURCES, errno, "cannot watch a descriptor");
   }
   return true;
@@ -93,8 +97,11 @@ static long nearer(long deadline_ms, long other_ms) {
 
 /* For epoll_wait(2): how long until something is to be done that no descriptor tells of. */
 static int wait_ms(const struct agent* agent, bool resting) {
+  const struct forwards* forwards = agent->options->forwards;
   long now = clock_now_ms();
   long deadline = processes_deadline(&agent->processes);
+  long idle = forwards == NULL ? -1 : flows_deadline(&forwards->flows);
+  if (idle >= 0) deadline = nearer(deadline, idle);
   if (agent->grace_ends_ms != 0) deadline = nearer(deadline, agent->grace_ends_ms);
   if (resting) deadline = nearer(deadline, now + REST_MS);
   if (deadline < 0) return -1;
@@ -114,7 +121,10 @@ static void look_at_clock(struct agent* agent) {
 
 static void run_round(struct agent* agent) {
   struct epoll_event events[EVENTS_PER_ROUND];
-  bool resting = agent->listener.events == 0;
+  struct forwards* forwards = agent->options->forwards;
+  bool listener_rests = agent->listener.events == 0;
+  bool forwards_rest = forwards != NULL && forwards->resting;
+  bool resting = listener_rests || forwards_rest;
   int count = epoll_wait(agent->epoll, events, EVENTS_PER_ROUND, wait_ms(agent, resting));
   /* Who ends it leaves the rest to namespace_end(), which tells whether it was a reboot(2). */
   for (int i = 0; i < count && !agent->ended; i++) {
@@ -128,7 +138,8 @@ static void run_round(struct agent* agent) {
   connections_sweep(&agent->connections);
   processes_sweep(&agent->processes);
   tunnels_sweep(&agent->tunnels);
-  if (resting) watch_set(&agent->listener, EPOLLIN);
+  if (forwards != NULL) forwards_sweep(forwards, clock_now_ms(), forwards_rest);
+  if (listener_rests) watch_set(&agent->listener, EPOLLIN);
 }
 
 static void finish(struct agent* agent) {
@@ -136,6 +147,7 @@ static void finish(struct agent* agent) {
   connections_end(&agent->connections);
   processes_end(&agent->processes);
   tunnels_end(&agent->tunnels);
+  if (agent->options->forwards != NULL) forwards_end(agent->options->forwards);
   watch_close(&agent->children);
   if (agent->epoll >= 0) close(agent->epoll);
 }

@@ -14,6 +14,9 @@
 #include "initramfs/failure.h"
 #include "protocol/msb_exec.h"
 
+struct boot_card;
+struct forwards;
+
 struct agent_options {
   int control;  /* connected; stays the caller's */
   int listener; /* where agent connections come in, non-blocking; stays the caller's */
@@ -22,6 +25,8 @@ struct agent_options {
   bool (*is_host)(const struct sockaddr* peer, socklen_t length);
   /* The init of the namespace that processes run in; -1 for none. Its death ends the loop. */
   pid_t namespace_init;
+  const struct boot_card* card; /* whose addresses CONNECT tries too; NULL for none */
+  struct forwards* forwards;    /* opened; NULL for none. Closed at the end */
 };
 
 /*

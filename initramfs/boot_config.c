@@ -121,6 +121,8 @@ static bool parse_line(char* text, unsigned line, struct boot_config* config,
   if (strcmp(text, "root") == 0) return parse_root(value, line, config, failure);
   if (strcmp(text, "share") == 0) return parse_share(value, line, config, failure);
   if (strcmp(text, "volume") == 0) return parse_volume(value, line, config, failure);
+  boot_network_parser parse = boot_network_parser_of(text);
+  if (parse != NULL) return parse(value, line, &config->network, failure);
   return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file, line %u: unknown key \"%.32s\"", line,
               text);
 }
@@ -132,6 +134,7 @@ bool boot_config_parse(char* text, size_t length, struct boot_config* config,
   config->root = NULL;
   config->share_count = 0;
   config->volume_count = 0;
+  memset(&config->network, 0, sizeof config->network);
   if (length > MSB_BOOT_MAX) {
     return fail(failure, MSB_STAGE_BOOT, E2BIG, "boot file: larger than %u bytes", MSB_BOOT_MAX);
   }
@@ -153,5 +156,5 @@ bool boot_config_parse(char* text, size_t length, struct boot_config* config,
         failure, MSB_STAGE_BOOT, EINVAL,
         config->root == NULL ? "boot file: names no layer" : "boot file: names a root and layers");
   }
-  return true;
+  return boot_network_check(&config->network, failure);
 }

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "initramfs/boot_network.h"
 #include "initramfs/failure.h"
 
 /* What overlayfs stacks at most (OVL_MAX_STACK in fs/overlayfs/params.h). */
@@ -29,6 +30,7 @@ struct boot_config {
   struct boot_share shares[BOOT_SHARES_MAX];
   size_t volume_count;
   const char* volumes[BOOT_VOLUMES_MAX]; /* absolute paths in the sandbox */
+  struct boot_network network;
 };
 
 /*

@@ -78,6 +78,8 @@ static struct bounds bounds_of(uint32_t type) {
     case MSB_SHARE:
     case MSB_UNSHARE:
       return (struct bounds){0, MSB_MAX_REQUEST};
+    case MSB_SOCKET_OWNER:
+      return (struct bounds){sizeof(struct msb_socket), sizeof(struct msb_socket)};
     case MSB_CONNECT:
       return (struct bounds){sizeof(struct msb_connect), MSB_MAX_SMALL};
     default:

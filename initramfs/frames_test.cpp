@@ -69,6 +69,7 @@ TEST_CASE("frame_is_acceptable_only_as_the_host_sends_it") {
                         {MSB_SET_NAMES, 0, 16384},
                         {MSB_SHARE, 0, 16384},
                         {MSB_UNSHARE, 0, 16384},
+                        {MSB_SOCKET_OWNER, 32, 32},
                         {MSB_FILES, 0, 0},
                         {MSB_CONNECT, 8, 1024},
                         {MSB_FILE_STAT, 32, 16384},
@@ -84,7 +85,7 @@ TEST_CASE("frame_is_acceptable_only_as_the_host_sends_it") {
   }
   for (uint32_t type : {0u, unsigned{MSB_HELLO}, unsigned{MSB_FAILED}, unsigned{MSB_BYE}, 18u, 36u,
                         unsigned{MSB_STARTED}, unsigned{MSB_STDOUT}, unsigned{MSB_EXITED},
-                        unsigned{MSB_DETACHED}, 77u, unsigned{MSB_DONE}, unsigned{MSB_PONG}, 114u,
+                        unsigned{MSB_DETACHED}, 78u, unsigned{MSB_DONE}, unsigned{MSB_PONG}, 114u,
                         127u, unsigned{MSB_FILE_ENTRY}, UINT32_MAX}) {
     CAPTURE(type);
     CHECK_FALSE(frame_is_acceptable(type, 0));

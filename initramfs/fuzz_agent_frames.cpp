@@ -9,6 +9,7 @@
 // Seeds: tests/corpus/host-frames.
 extern "C" {
 #include "initramfs/agent.h"
+#include "initramfs/socket_owner.h"
 #include "initramfs/spawn.h"
 }
 
@@ -67,6 +68,8 @@ bool is_well_formed(const Frame& frame) {
       return decode_process(frame).has_value();
     case MSB_LISTENER:
       return decode_listener(frame).has_value();
+    case MSB_OWNER:
+      return decode_owner(frame).has_value();
     default:  // bytes, or numbers of any value
       return true;
   }
@@ -210,7 +213,9 @@ class World {
                                 .listener = listener_,
                                 .kmsg = -1,
                                 .is_host = nullptr,
-                                .namespace_init = -1};
+                                .namespace_init = -1,
+                                .card = nullptr,
+                                .forwards = nullptr};
     failure why{};
     most_rounds_ = 1000 + 8 * steps_.size();
     const msb_bye_reason reason = agent_run(&options, &why);
@@ -492,6 +497,7 @@ int __wrap_open(const char* path, int flags, ...);
 bool __wrap_spawn(const start_request* request, spawned* spawned, failure* failure);
 bool __wrap_spawn_result(int report, const start_request* request, uint32_t* pid, failure* failure);
 pid_t __wrap_namespace_fork_beside(pid_t init, bool* restored);
+bool __wrap_socket_owner_find(const msb_socket* ends, socket_owner* owner);
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
 int __wrap_epoll_wait(int epoll, epoll_event* events, int most, int) {
@@ -548,6 +554,12 @@ pid_t __wrap_namespace_fork_beside(pid_t, bool* restored) {
   *restored = true;
   errno = EAGAIN;
   return -1;
+}
+
+// The machine's own sockets are nobody's here.
+bool __wrap_socket_owner_find(const msb_socket* ends, socket_owner* owner) {
+  *owner = {.fields = {.pid = ends->local_port, .user = ends->family}, .name = "program"};
+  return ends->remote_port % 2 == 0;
 }
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

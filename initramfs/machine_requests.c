@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/random.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
@@ -15,6 +16,7 @@
 #include "initramfs/metrics.h"
 #include "initramfs/names.h"
 #include "initramfs/shares.h"
+#include "initramfs/socket_owner.h"
 
 #define NANOSECONDS 1000000000u
 #define ENTROPY_MAX 512u
@@ -56,6 +58,26 @@ static bool list_listeners(struct buffer* answer) {
   return answered;
 }
 
+static bool find_owner(const uint8_t* payload, struct buffer* answer) {
+  struct msb_socket ends;
+  memcpy(&ends, payload, sizeof ends);
+  bool valid = (ends.family == 4 || ends.family == 6) &&
+               (ends.protocol == IPPROTO_TCP || ends.protocol == IPPROTO_UDP) &&
+               ends.local_port != 0 && ends.remote_port != 0 && ends.reserved == 0;
+  if (!valid) {
+    struct failure failure;
+    fail(&failure, MSB_STAGE_REQUEST, EINVAL, "SOCKET_OWNER: there are no such sockets");
+    return refuse(answer, &failure);
+  }
+  struct socket_owner owner;
+  if (!socket_owner_find(&ends, &owner)) return done(answer, 0);
+  uint8_t found[sizeof owner.fields + sizeof owner.name];
+  size_t name = strlen(owner.name);
+  memcpy(found, &owner.fields, sizeof owner.fields);
+  memcpy(found + sizeof owner.fields, owner.name, name);
+  return answer_with(answer, MSB_OWNER, found, sizeof owner.fields + name);
+}
+
 static bool set_clock(const uint8_t* payload, struct failure* failure) {
   struct msb_clock clock;
   memcpy(&clock, payload, sizeof clock);
@@ -87,7 +109,7 @@ static bool add_entropy(const uint8_t* payload, size_t length, struct failure* f
 }
 
 bool machine_request_is(uint32_t type) {
-  return type == MSB_PING || (type >= MSB_METRICS && type <= MSB_UNSHARE);
+  return type == MSB_PING || (type >= MSB_METRICS && type <= MSB_SOCKET_OWNER);
 }
 
 bool machine_request(uint32_t type, const uint8_t* payload, size_t length,
@@ -101,6 +123,8 @@ bool machine_request(uint32_t type, const uint8_t* payload, size_t length,
       return measure(answer);
     case MSB_LISTENERS:
       return list_listeners(answer);
+    case MSB_SOCKET_OWNER:
+      return find_owner(payload, answer);
     case MSB_SET_CLOCK:
       succeeded = set_clock(payload, &failure);
       break;

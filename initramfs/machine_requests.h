@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Requests about the machine (docs/exec-protocol.md): PING, METRICS, LISTENERS, SET_CLOCK,
- * ADD_ENTROPY, SET_NAMES, SHARE, UNSHARE. */
+ * ADD_ENTROPY, SET_NAMES, SHARE, UNSHARE, SOCKET_OWNER. */
 #ifndef MSB_INITRAMFS_MACHINE_REQUESTS_H
 #define MSB_INITRAMFS_MACHINE_REQUESTS_H
 

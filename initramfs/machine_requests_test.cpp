@@ -138,7 +138,7 @@ TEST_CASE("machine_request_types_are_those_about_the_machine") {
   for (uint32_t type = 0; type < 200; type++) {
     bool expected = type == MSB_PING || type == MSB_METRICS || type == MSB_LISTENERS ||
                     type == MSB_SET_CLOCK || type == MSB_ADD_ENTROPY || type == MSB_SET_NAMES ||
-                    type == MSB_SHARE || type == MSB_UNSHARE;
+                    type == MSB_SHARE || type == MSB_UNSHARE || type == MSB_SOCKET_OWNER;
     CHECK(machine_request_is(type) == expected);
   }
 }
@@ -169,6 +169,26 @@ TEST_CASE("machine_request_listeners_ends_with_their_number") {
     CHECK(answer.type == MSB_LISTENER);
     CHECK(answer.payload.size() == 24);
   }
+}
+
+TEST_CASE("machine_request_socket_owner_that_makes_no_sense_is_refused_and_nobody_is_0") {
+  const msb_socket nobodys{
+      .family = 4, .protocol = 6, .local_port = 1, .remote_port = 1, .reserved = 0, .remote = {}};
+  const auto ask_about = [&](const std::function<void(msb_socket&)>& change) {
+    msb_socket socket = nobodys;
+    change(socket);
+    return outcome(ask_for_one(MSB_SOCKET_OWNER,
+                               std::string(reinterpret_cast<const char*>(&socket), sizeof socket)));
+  };
+  CHECK(ask_about([](msb_socket&) {}) == "DONE");
+  CHECK(ask_about([](msb_socket& socket) { socket.family = 6; }) == "DONE");
+  CHECK(ask_about([](msb_socket& socket) { socket.protocol = 17; }) == "DONE");
+  const std::string refused = std::to_string(MSB_STAGE_REQUEST) + " " + std::to_string(EINVAL);
+  CHECK(ask_about([](msb_socket& socket) { socket.family = 5; }) == refused);
+  CHECK(ask_about([](msb_socket& socket) { socket.protocol = 1; }) == refused);
+  CHECK(ask_about([](msb_socket& socket) { socket.local_port = 0; }) == refused);
+  CHECK(ask_about([](msb_socket& socket) { socket.remote_port = 0; }) == refused);
+  CHECK(ask_about([](msb_socket& socket) { socket.reserved = 1; }) == refused);
 }
 
 TEST_CASE("machine_request_shares_that_are_malformed_or_have_no_device_are_refused") {

@@ -6,8 +6,11 @@
 
 #include "initramfs/agent.h"
 #include "initramfs/boot_config.h"
+#include "initramfs/forwards.h"
 #include "initramfs/mounts.h"
+#include "initramfs/name_files.h"
 #include "initramfs/namespace.h"
+#include "initramfs/network.h"
 #include "initramfs/oom.h"
 #include "initramfs/root.h"
 #include "initramfs/shares.h"
@@ -18,6 +21,7 @@
 #define END_TIMEOUT_MS 2000
 
 static struct boot_config config;
+static struct forwards forwards;
 
 /* From the initramfs to a machine that can run programs. The order is that of dependencies; waiting
  * comes last. */
@@ -28,8 +32,11 @@ static bool boot(struct namespace_init* init, struct failure* failure) {
     return false;
   }
   system_start_loopback();
-  system_set_hostname(config.hostname);
-  return namespace_wait_ready(init, failure);
+  /* An image with something strange in its /etc starts nevertheless. */
+  if (!name_files_write(&config, failure)) system_log(failure);
+  return network_start(&config.network.card, failure) &&
+         forwards_open(&forwards, &config.network, vsock_connect, failure) &&
+         namespace_wait_ready(init, failure);
 }
 
 static enum msb_bye_reason run(int listener, int control, const struct namespace_init* init,
@@ -40,6 +47,8 @@ static enum msb_bye_reason run(int listener, int control, const struct namespace
       .kmsg = oom_open(),
       .is_host = vsock_is_host,
       .namespace_init = init->pid,
+      .card = &config.network.card,
+      .forwards = &forwards,
   };
   control_send_hello(control);
   return agent_run(&options, failure);
@@ -58,7 +67,7 @@ int main(void) {
   /* Begun first, so that the host takes the connection while the root is mounted. */
   int listener = vsock_listen();
   if (listener < 0) end_without_host("listen on vsock");
-  int control = vsock_connect();
+  int control = vsock_connect(MSB_PORT_CONTROL);
   if (control < 0) end_without_host("connect to the host on vsock");
 
   struct failure failure;

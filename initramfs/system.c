@@ -15,8 +15,6 @@
 
 #include "initramfs/limits.h"
 
-#define SMALL_FILE_MAX 512
-
 void system_prepare_process(void) {
   /* The kernel opens /dev/console for PID 1, if there is one. No pipe or connection may take these
    * numbers. */
@@ -43,28 +41,6 @@ void system_start_loopback(void) {
   request.ifr_flags = IFF_UP;
   ioctl(any, SIOCSIFFLAGS, &request);
   close(any);
-}
-
-/* Best effort: an image may have no /etc, or something strange in it. */
-static void write_file(const char* path, int flags, const char* text) {
-  int file = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK | flags, 0644);
-  if (file < 0) return;
-  ssize_t ignored = write(file, text, strlen(text));
-  (void)ignored;
-  close(file);
-}
-
-void system_set_hostname(const char* hostname) {
-  char text[SMALL_FILE_MAX] =
-      "127.0.0.1\tlocalhost\n"
-      "::1\tlocalhost ip6-localhost ip6-loopback\n";
-  size_t used = strlen(text);
-  if (hostname != NULL) snprintf(text + used, sizeof text - used, "127.0.1.1\t%s\n", hostname);
-  write_file("/etc/hosts", O_CREAT | O_EXCL, text);
-  if (hostname == NULL) return;
-  sethostname(hostname, strlen(hostname));
-  snprintf(text, sizeof text, "%s\n", hostname);
-  write_file("/etc/hostname", O_CREAT | O_TRUNC, text);
 }
 
 void system_log(const struct failure* failure) {

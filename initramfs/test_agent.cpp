@@ -54,7 +54,8 @@ void enter_namespaces() {
 
 /// The process that is PID 1 in a machine.
 [[noreturn]] void run_agent(int control, int listener, Agent::Namespace kind,
-                            const std::function<void()>& prepare) {
+                            const std::function<void()>& prepare,
+                            const std::function<void(agent_options&)>& configure) {
   sigset_t all;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, nullptr);
@@ -73,6 +74,7 @@ void enter_namespaces() {
   options.listener = listener;
   options.kmsg = -1;
   options.namespace_init = init.pid;
+  configure(options);
   msb_bye_reason reason = agent_run(&options, &why);
   reason = namespace_end(&init, 5000, reason);
   close(control);
@@ -273,7 +275,8 @@ Outcome Connection::finish() {
   return outcome;
 }
 
-Agent::Agent(Namespace kind, const std::function<void()>& prepare) {
+Agent::Agent(Namespace kind, const std::function<void()>& prepare,
+             const std::function<void(agent_options&)>& configure) {
   static int count = 0;
   address_ = "msb-agent-test-" + std::to_string(getpid()) + "-" + std::to_string(count++);
   int control[2];
@@ -285,7 +288,7 @@ Agent::Agent(Namespace kind, const std::function<void()>& prepare) {
   REQUIRE(pid_ >= 0);
   if (pid_ == 0) {
     ::close(control[0]);
-    run_agent(control[1], listener, kind, prepare);
+    run_agent(control[1], listener, kind, prepare, configure);
   }
   ::close(control[1]);
   ::close(listener);

@@ -13,6 +13,8 @@
 
 #include "protocol/msb_exec.h"
 
+struct agent_options;
+
 namespace msb::test {
 
 /// How long anything may take before a test gives up.
@@ -121,8 +123,11 @@ class Agent {
   enum class Namespace { kNone, kOwn };
 
   /// Forks the agent. Namespace::kOwn gives it a pid namespace like in a machine, and needs root.
-  /// `prepare` runs in the agent's process first, after its mount namespace was made.
-  explicit Agent(Namespace kind = Namespace::kNone, const std::function<void()>& prepare = [] {});
+  /// `prepare` runs in the agent's process first, after its mount namespace was made; `configure`
+  /// right before the agent.
+  explicit Agent(
+      Namespace kind = Namespace::kNone, const std::function<void()>& prepare = [] {},
+      const std::function<void(agent_options&)>& configure = [](agent_options&) {});
   ~Agent();
   Agent(const Agent&) = delete;
   Agent& operator=(const Agent&) = delete;

@@ -2,6 +2,7 @@
 #include "initramfs/test_tunnel.hpp"
 
 extern "C" {
+#include "initramfs/clock.h"
 #include "initramfs/watch.h"
 }
 
@@ -72,15 +73,23 @@ bool Socket::receive(std::string& bytes) const {
 Loop::Loop() {
   tunnels_.epoll = epoll_create1(EPOLL_CLOEXEC);
   REQUIRE(tunnels_.epoll >= 0);
+  tunnels_.flows.epoll = tunnels_.epoll;
 }
 
 Loop::~Loop() {
+  if (forwards_ != nullptr) forwards_end(forwards_);
   tunnels_end(&tunnels_);
   close(tunnels_.epoll);
 }
 
+void Loop::serve(forwards& all) {
+  forwards_ = &all;
+  REQUIRE(forwards_begin(&all, tunnels_.epoll, &tunnels_));
+}
+
 int Loop::round(int timeout_ms) {
   epoll_event events[kEventsPerRound];
+  bool rests = forwards_ != nullptr && forwards_->resting;
   int count = epoll_wait(tunnels_.epoll, events, kEventsPerRound, timeout_ms);
   for (int i = 0; i < count; i++) {
     watch* one = static_cast<watch*>(events[i].data.ptr);
@@ -88,6 +97,7 @@ int Loop::round(int timeout_ms) {
     if (one->events != 0 && current != 0) one->ready(one, current);
   }
   tunnels_sweep(&tunnels_);
+  if (forwards_ != nullptr) forwards_sweep(forwards_, clock_now_ms(), rests);
   return count;
 }
 

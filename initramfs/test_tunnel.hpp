@@ -3,6 +3,7 @@
 #pragma once
 
 extern "C" {
+#include "initramfs/forwards.h"
 #include "initramfs/tunnel.h"
 }
 
@@ -59,12 +60,16 @@ class Loop {
   size_t send_until_stuck(const Socket& from);
   /// Receives until the end of the stream. False when that does not come.
   bool reads_end(const Socket& socket, std::string& bytes);
-  bool is_empty() const { return tunnels_.first == nullptr; }
+  bool is_empty() const { return tunnels_.first == nullptr && tunnels_.flows.first == nullptr; }
+  tunnels& all() { return tunnels_; }
+  /// Serves forwards too; they have to stay as long as this does.
+  void serve(forwards& all);
   /// The host's end of a new tunnel.
   Socket open(const std::string& payload, const std::string& rest = {});
 
  private:
   tunnels tunnels_{};
+  forwards* forwards_ = nullptr;
 };
 
 std::string connect_payload(uint32_t kind, uint32_t port, const std::string& path = {});

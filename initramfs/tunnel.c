@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- *   CONNECTING --connected, DONE--> OPEN --both ends of stream passed on--> REMOVED
- *       |                             |                                        ^
- *       +--refused, REFUSED-----------+--reset by either side------------------+
- *
- * Each direction reads only while nothing of it waits, so that what waits is one buffer at most and
- * a side that does not read stops the one that writes.
+ *   CONNECTING_GUEST --connected, DONE--+
+ *       |                               v
+ *       |                              OPEN --both ends of stream passed on--> REMOVED
+ *       |                               ^ |                                        ^
+ *   CONNECTING_HOST --connected---------+ +--reset by either side------------------+
+ *       |                                                                          |
+ *       +--either: refused; the other side is told by REFUSED, or by a reset-------+
  */
 #include "initramfs/tunnel.h"
 
@@ -20,31 +21,16 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "initramfs/buffer.h"
 #include "initramfs/failure.h"
 #include "initramfs/frames.h"
-#include "initramfs/watch.h"
+#include "initramfs/guest_address.h"
+#include "initramfs/way.h"
 
 /* How often the kernel repeats a SYN that a full backlog dropped: connecting fails after 1 + 2 + 4
  * seconds, rather than after 2 minutes (TCP_SYNCNT of tcp(7)). */
 #define SYN_REPEATS 2
 
-/*
- * For a side of which nothing is wanted at the moment: being told of its end or reset, once. Epoll
- * reports those for as long as they last otherwise, and the loop would spin until the other side
- * moves.
- */
-#define EVENTS_OF_THE_END (EPOLLRDHUP | EPOLLET)
-
-struct way {
-  struct watch* from;
-  struct watch* to;
-  struct buffer waiting; /* what `to` did not take yet */
-  bool ended;            /* no more is to be read */
-  bool passed;           /* and `to` knows, or takes nothing any more */
-};
-
-enum tunnel_state { CONNECTING, OPEN, REMOVED };
+enum tunnel_state { CONNECTING_GUEST, CONNECTING_HOST, OPEN, REMOVED };
 
 struct tunnel {
   struct tunnel* next;
@@ -55,13 +41,12 @@ struct tunnel {
   struct watch guest;
   struct way to_guest;
   struct way to_host;
-  struct msb_connect request;
-  int first_error; /* of the addresses tried so far */
-  bool tried_ipv6;
+  bool guest_is_tcp;
+  uint32_t* counted;          /* of tunnel_join(), or NULL */
+  struct msb_connect request; /* of tunnel_open() */
+  unsigned place;             /* the address that is tried (guest_address.h) */
+  int first_error;            /* of the addresses tried so far */
 };
-
-/* One for all, since only what a side does not take at once has to be kept. */
-static uint8_t scratch[MSB_MAX_DATA];
 
 static void on_host(struct watch* watch, uint32_t events);
 static void on_guest(struct watch* watch, uint32_t events);
@@ -78,18 +63,22 @@ static void remove_tunnel(struct tunnel* tunnel) {
     tunnel->all->first = tunnel->next;
   }
   if (tunnel->next != NULL) tunnel->next->previous = tunnel->previous;
+  if (tunnel->counted != NULL) --*tunnel->counted;
   tunnel->state = REMOVED;
   tunnel->next = tunnel->all->removed;
   tunnel->all->removed = tunnel;
 }
 
+/* Closes so that TCP sends a reset, rather than the end of what was sent. */
+static void reset_on_close(int socket) {
+  struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+  setsockopt(socket, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
 /* One side was reset. The other is reset too where it is TCP, so that its program does not take
  * what it has got for all of it. */
 static void reset(struct tunnel* tunnel) {
-  struct linger at_once = {.l_onoff = 1, .l_linger = 0};
-  if (tunnel->guest.fd >= 0 && tunnel->request.kind == MSB_CONNECT_TCP) {
-    setsockopt(tunnel->guest.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-  }
+  if (tunnel->guest.fd >= 0 && tunnel->guest_is_tcp) reset_on_close(tunnel->guest.fd);
   remove_tunnel(tunnel);
 }
 
@@ -109,90 +98,6 @@ static void refuse(struct tunnel* tunnel, const struct failure* failure) {
   remove_tunnel(tunnel);
 }
 
-/* `to` takes no more: what was meant for it is dropped, and what it sent before is still passed on
- * the other way. */
-static void drop(struct way* way) {
-  buffer_free(&way->waiting);
-  way->ended = true;
-  way->passed = true;
-}
-
-/*
- * Sends bytes on. Returns how many were taken. The other side's closing drops the way; false in
- * *alive when it was reset. A vsock connection on its way to be closed says ENOTCONN.
- */
-static size_t send_on(struct way* way, const uint8_t* bytes, size_t length, bool* alive) {
-  size_t sent = 0;
-  *alive = true;
-  while (sent < length) {
-    ssize_t n = send(way->to->fd, bytes + sent, length - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (n >= 0) {
-      sent += (size_t)n;
-    } else if (errno == EPIPE || errno == ENOTCONN) {
-      drop(way);
-      return length;
-    } else if (errno != EINTR) {
-      *alive = errno == EAGAIN;
-      return sent;
-    }
-  }
-  return sent;
-}
-
-/* Passes the end of the stream on, behind everything that waits. */
-static void pass_end(struct way* way) {
-  if (!way->ended || way->passed || buffer_length(&way->waiting) > 0) return;
-  shutdown(way->to->fd, SHUT_WR);
-  way->passed = true;
-}
-
-/* False when the tunnel was reset. */
-static bool send_waiting(struct way* way) {
-  struct buffer* waiting = &way->waiting;
-  bool alive = true;
-  if (buffer_length(waiting) > 0) {
-    size_t sent = send_on(way, waiting->data + waiting->start, buffer_length(waiting), &alive);
-    /* Empty now if the way was dropped. */
-    if (buffer_length(waiting) > 0) buffer_consume(waiting, sent);
-  }
-  pass_end(way);
-  return alive;
-}
-
-/* Reads once, so that every tunnel has its turn. False when the tunnel was reset. */
-static bool receive(struct way* way) {
-  if (way->ended || buffer_length(&way->waiting) > 0) return true;
-  ssize_t n = recv(way->from->fd, scratch, sizeof scratch, MSG_DONTWAIT);
-  if (n < 0) return errno == EAGAIN || errno == EINTR;
-  if (n == 0) {
-    way->ended = true;
-    pass_end(way);
-    return true;
-  }
-  bool alive;
-  size_t sent = send_on(way, scratch, (size_t)n, &alive);
-  return alive && buffer_append(&way->waiting, scratch + sent, (size_t)n - sent);
-}
-
-/*
- * Looks whether `to` still takes anything: a program that ended and one that only ended its output
- * look the same to a reader. Sending nothing tells them apart on Unix sockets and vsock. False when
- * the tunnel was reset.
- */
-static bool probe(struct way* way) {
-  if (way->passed || send(way->to->fd, scratch, 0, MSG_DONTWAIT | MSG_NOSIGNAL) == 0) return true;
-  if (errno != EPIPE && errno != ENOTCONN) return errno == EAGAIN || errno == EINTR;
-  drop(way);
-  return true;
-}
-
-static uint32_t wanted(const struct way* from_it, const struct way* to_it) {
-  uint32_t events = 0;
-  if (!from_it->ended && buffer_length(&from_it->waiting) == 0) events |= EPOLLIN;
-  if (buffer_length(&to_it->waiting) > 0) events |= EPOLLOUT;
-  return events != 0 ? events : EVENTS_OF_THE_END;
-}
-
 /* Asks for just the events that can be acted upon. Called after everything that changes it. */
 static void settle(struct tunnel* tunnel) {
   if (tunnel->state == REMOVED) return;
@@ -200,18 +105,22 @@ static void settle(struct tunnel* tunnel) {
     remove_tunnel(tunnel);
     return;
   }
-  bool connecting = tunnel->state == CONNECTING;
-  uint32_t host = connecting ? EVENTS_OF_THE_END : wanted(&tunnel->to_guest, &tunnel->to_host);
-  uint32_t guest = connecting ? EPOLLOUT : wanted(&tunnel->to_host, &tunnel->to_guest);
+  uint32_t host = way_events(&tunnel->to_guest, &tunnel->to_host);
+  uint32_t guest = way_events(&tunnel->to_host, &tunnel->to_guest);
+  if (tunnel->state != OPEN) {
+    bool is_guest = tunnel->state == CONNECTING_GUEST;
+    host = is_guest ? way_events_of_the_end() : EPOLLOUT;
+    guest = is_guest ? EPOLLOUT : way_events_of_the_end();
+  }
   if (!watch_set(&tunnel->host, host) || !watch_set(&tunnel->guest, guest)) reset(tunnel);
 }
 
 /* Something happened at the side that `from_it` reads and `to_it` writes. */
 static void move(struct tunnel* tunnel, struct way* from_it, struct way* to_it, uint32_t events) {
-  bool alive = send_waiting(to_it);
-  if (alive && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) alive = receive(from_it);
+  bool alive = way_send_waiting(to_it);
+  if (alive && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) alive = way_receive(from_it);
   if (alive && (from_it->ended || (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0)) {
-    alive = probe(to_it);
+    alive = way_probe(to_it);
   }
   if (!alive) reset(tunnel);
 }
@@ -221,24 +130,15 @@ static void opened(struct tunnel* tunnel) {
   uint8_t frame[FRAME_HEADER_SIZE + sizeof done];
   size_t size = frame_write(frame, MSB_DONE, &done, sizeof done);
   tunnel->state = OPEN;
-  if (!buffer_append(&tunnel->to_host.waiting, frame, size) || !send_waiting(&tunnel->to_host) ||
-      !send_waiting(&tunnel->to_guest)) {
+  if (!buffer_append(&tunnel->to_host.waiting, frame, size) ||
+      !way_send_waiting(&tunnel->to_host) || !way_send_waiting(&tunnel->to_guest)) {
     reset(tunnel);
   }
 }
 
-/*
- * With nobody listening, a port out of the range for outgoing connections can be given to this one
- * itself, and TCP then connects it to itself (RFC 9293, 3.5, simultaneous open).
- */
-static bool is_connected_to_itself(int socket) {
-  struct sockaddr_in6 own = {0};
-  struct sockaddr_in6 peer = {0};
-  socklen_t own_length = sizeof own;
-  socklen_t peer_length = sizeof peer;
-  return getsockname(socket, (struct sockaddr*)&own, &own_length) == 0 &&
-         getpeername(socket, (struct sockaddr*)&peer, &peer_length) == 0 &&
-         own_length == peer_length && memcmp(&own, &peer, own_length) == 0;
+static void set_no_delay(int socket) {
+  int one = 1;
+  setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 }
 
 static int open_guest(struct tunnel* tunnel, int family) {
@@ -248,24 +148,18 @@ static int open_guest(struct tunnel* tunnel, int family) {
   return 0;
 }
 
-/* Begins to connect to the loopback address of a family. Returns 0, EINPROGRESS, or why not. */
-static int connect_tcp(struct tunnel* tunnel, int family) {
-  in_port_t port = htons((uint16_t)tunnel->request.port);
-  struct sockaddr_in ipv4 = {
-      .sin_family = AF_INET, .sin_port = port, .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
-  struct sockaddr_in6 ipv6 = {
-      .sin6_family = AF_INET6, .sin6_port = port, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-  int code = open_guest(tunnel, family);
+/* Begins to connect to the place that is to be tried. Returns 0, EINPROGRESS, or why not. */
+static int connect_tcp(struct tunnel* tunnel) {
+  union guest_address address;
+  uint16_t port = (uint16_t)tunnel->request.port;
+  socklen_t length = guest_address_at(tunnel->all->card, tunnel->place, port, &address);
+  if (length == 0) return EADDRNOTAVAIL;
+  int code = open_guest(tunnel, address.any.sa_family);
   if (code != 0) return code;
-  int guest = tunnel->guest.fd;
-  int one = 1;
   int repeats = SYN_REPEATS;
-  setsockopt(guest, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  setsockopt(guest, IPPROTO_TCP, TCP_SYNCNT, &repeats, sizeof repeats);
-  bool is_ipv4 = family == AF_INET;
-  const void* address = is_ipv4 ? (const void*)&ipv4 : (const void*)&ipv6;
-  socklen_t length = is_ipv4 ? sizeof ipv4 : sizeof ipv6;
-  return connect(guest, address, length) == 0 ? 0 : errno;
+  set_no_delay(tunnel->guest.fd);
+  setsockopt(tunnel->guest.fd, IPPROTO_TCP, TCP_SYNCNT, &repeats, sizeof repeats);
+  return connect(tunnel->guest.fd, &address.any, length) == 0 ? 0 : errno;
 }
 
 static bool is_absent(int code) {
@@ -275,21 +169,20 @@ static bool is_absent(int code) {
 
 /* What connecting came to: goes on, tries the next address, or gives up. */
 static void connected(struct tunnel* tunnel, int code) {
-  bool is_tcp = tunnel->request.kind == MSB_CONNECT_TCP;
+  bool is_tcp = tunnel->guest_is_tcp;
   while (true) {
     if (code == EINPROGRESS) return;
-    if (code == 0 && is_tcp && is_connected_to_itself(tunnel->guest.fd)) code = ECONNREFUSED;
+    if (code == 0 && is_tcp && guest_is_connected_to_itself(tunnel->guest.fd)) code = ECONNREFUSED;
     if (code == 0) {
       opened(tunnel);
       return;
     }
     watch_close(&tunnel->guest);
     if (tunnel->first_error == 0) tunnel->first_error = code;
-    if (!is_tcp || tunnel->tried_ipv6 || !is_absent(code)) break;
-    tunnel->tried_ipv6 = true;
-    code = connect_tcp(tunnel, AF_INET6);
+    if (!is_tcp || !is_absent(code) || ++tunnel->place == GUEST_PLACES) break;
+    code = connect_tcp(tunnel);
   }
-  /* That there is no IPv6 either is not what a person wants to know. */
+  /* That there is no IPv6 or no card either is not what a person wants to know. */
   if (is_absent(code)) code = tunnel->first_error;
   bool is_resource = code == EMFILE || code == ENFILE || code == ENOMEM || code == ENOBUFS;
   uint32_t stage = is_resource ? MSB_STAGE_RESOURCES : MSB_STAGE_REQUEST;
@@ -302,13 +195,25 @@ static void connected(struct tunnel* tunnel, int code) {
   refuse(tunnel, &failure);
 }
 
+/* What connecting a socket came to. */
+static int take_error(int socket) {
+  int code = 0;
+  socklen_t length = sizeof code;
+  return getsockopt(socket, SOL_SOCKET, SO_ERROR, &code, &length) == 0 ? code : errno;
+}
+
+/* Something happened at the side that waits until the other one is connected: whether it only ended
+ * its output will be read later. */
+static void look_at_waiting(struct tunnel* tunnel, struct way* to_it) {
+  if (!way_probe(to_it) || to_it->passed) reset(tunnel);
+}
+
 static void on_guest(struct watch* watch, uint32_t events) {
   struct tunnel* tunnel = watch->owner;
-  if (tunnel->state == CONNECTING) {
-    int code = 0;
-    socklen_t length = sizeof code;
-    if (getsockopt(watch->fd, SOL_SOCKET, SO_ERROR, &code, &length) != 0) code = errno;
-    connected(tunnel, code);
+  if (tunnel->state == CONNECTING_GUEST) {
+    connected(tunnel, take_error(watch->fd));
+  } else if (tunnel->state == CONNECTING_HOST) {
+    look_at_waiting(tunnel, &tunnel->to_guest);
   } else {
     move(tunnel, &tunnel->to_host, &tunnel->to_guest, events);
   }
@@ -317,9 +222,11 @@ static void on_guest(struct watch* watch, uint32_t events) {
 
 static void on_host(struct watch* watch, uint32_t events) {
   struct tunnel* tunnel = watch->owner;
-  if (tunnel->state == CONNECTING) {
-    /* Whether it only ended its output will be read later. */
-    if (!probe(&tunnel->to_host) || tunnel->to_host.passed) reset(tunnel);
+  if (tunnel->state == CONNECTING_GUEST) {
+    look_at_waiting(tunnel, &tunnel->to_host);
+  } else if (tunnel->state == CONNECTING_HOST) {
+    tunnel->state = OPEN;
+    if (take_error(watch->fd) != 0) reset(tunnel);
   } else {
     move(tunnel, &tunnel->to_guest, &tunnel->to_host, events);
   }
@@ -347,10 +254,8 @@ static bool check(const struct msb_connect* request, const uint8_t* path, size_t
   if (request->kind == MSB_CONNECT_UNIX && request->port == 0) {
     return take_path(path, length, address, failure);
   }
-  if (request->kind == MSB_CONNECT_TCP && request->port >= 1 && request->port <= UINT16_MAX &&
-      length == 0) {
-    return true;
-  }
+  bool has_port = request->kind == MSB_CONNECT_TCP || request->kind == MSB_CONNECT_UDP;
+  if (has_port && request->port >= 1 && request->port <= UINT16_MAX && length == 0) return true;
   return fail(failure, MSB_STAGE_REQUEST, EINVAL, "CONNECT: kind %u, port %u, %zu bytes of path",
               request->kind, request->port, length);
 }
@@ -388,15 +293,22 @@ void tunnel_open(struct tunnels* tunnels, int connection, const uint8_t* payload
   memcpy(&request, payload, sizeof request);
   const uint8_t* path = payload + sizeof request;
   struct tunnel* tunnel = NULL;
-  if (check(&request, path, length - sizeof request, &address, &failure)) {
+  bool acceptable = check(&request, path, length - sizeof request, &address, &failure);
+  if (acceptable && request.kind == MSB_CONNECT_UDP) {
+    if (flow_open(&tunnels->flows, tunnels->card, connection, (uint16_t)request.port, rest,
+                  rest_length, &failure)) {
+      return;
+    }
+  } else if (acceptable) {
     tunnel = make_tunnel(tunnels, connection);
     if (tunnel == NULL || !buffer_append(&tunnel->to_guest.waiting, rest, rest_length)) {
       fail(&failure, MSB_STAGE_RESOURCES, ENOMEM, "no memory for a tunnel");
       if (tunnel != NULL) refuse(tunnel, &failure);
     } else {
       tunnel->request = request;
-      connected(tunnel, request.kind == MSB_CONNECT_TCP ? connect_tcp(tunnel, AF_INET)
-                                                        : connect_unix(tunnel, &address));
+      tunnel->guest_is_tcp = request.kind == MSB_CONNECT_TCP;
+      connected(tunnel,
+                tunnel->guest_is_tcp ? connect_tcp(tunnel) : connect_unix(tunnel, &address));
       settle(tunnel);
     }
   }
@@ -406,15 +318,38 @@ void tunnel_open(struct tunnels* tunnels, int connection, const uint8_t* payload
   }
 }
 
+void tunnel_join(struct tunnels* tunnels, int host, int guest, uint32_t* counted) {
+  struct tunnel* tunnel = make_tunnel(tunnels, host);
+  if (tunnel == NULL) {
+    tunnel_reset(guest);
+    close(host);
+    return;
+  }
+  set_no_delay(guest);
+  watch_open(&tunnel->guest, tunnels->epoll, guest, tunnel, on_guest);
+  tunnel->state = CONNECTING_HOST;
+  tunnel->guest_is_tcp = true;
+  tunnel->counted = counted;
+  ++*counted;
+  settle(tunnel);
+}
+
+void tunnel_reset(int guest) {
+  reset_on_close(guest);
+  close(guest);
+}
+
 void tunnels_sweep(struct tunnels* tunnels) {
   while (tunnels->removed != NULL) {
     struct tunnel* tunnel = tunnels->removed;
     tunnels->removed = tunnel->next;
     free(tunnel);
   }
+  flows_sweep(&tunnels->flows);
 }
 
 void tunnels_end(struct tunnels* tunnels) {
   while (tunnels->first != NULL) remove_tunnel(tunnels->first);
+  flows_end(&tunnels->flows);
   tunnels_sweep(tunnels);
 }

@@ -2,6 +2,7 @@
 // Tunnels: exact to the byte, bounded whoever is slow, over when they have to be.
 #include <doctest/doctest.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -131,7 +132,7 @@ TEST_CASE("tunnel_request_that_makes_no_sense_is_refused") {
       refusal(loop, loop.open(connect_payload(MSB_CONNECT_UNIX, 0, "/" + longest))).failure.code ==
       ENAMETOOLONG);
   for (const std::string& payload :
-       {connect_payload(0, 80), connect_payload(3, 80), connect_payload(MSB_CONNECT_TCP, 0),
+       {connect_payload(0, 80), connect_payload(4, 80), connect_payload(MSB_CONNECT_TCP, 0),
         connect_payload(MSB_CONNECT_TCP, 65536), connect_payload(MSB_CONNECT_TCP, UINT32_MAX),
         connect_payload(MSB_CONNECT_TCP, 80, "/"),
         connect_payload(MSB_CONNECT_UNIX, 1, std::string("/a\0", 3)),
@@ -396,6 +397,33 @@ TEST_CASE("tunnels_end_with_the_agent_in_any_state") {
   std::string bytes;
   CHECK(none.reads_end(host, bytes));
   CHECK(none.reads_end(guest, bytes));
+}
+
+TEST_CASE("tunnel_to_who_listens_at_the_card_alone_goes_there") {
+  // Any address of this machine takes the part of the card's.
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 8);
+  socklen_t length = sizeof address;
+  auto* any = reinterpret_cast<sockaddr*>(&address);
+  Socket listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  REQUIRE(bind(listener.get(), any, length) == 0);
+  REQUIRE(listen(listener.get(), 1) == 0);
+  REQUIRE(getsockname(listener.get(), any, &length) == 0);
+  std::string payload = connect_payload(MSB_CONNECT_TCP, ntohs(address.sin_port));
+  Loop loop;
+  CHECK(refusal(loop, loop.open(payload)).failure.code == ECONNREFUSED);
+  boot_card card{};
+  card.addresses[BOOT_IPV4].present = true;
+  std::memcpy(card.addresses[BOOT_IPV4].bytes, &address.sin_addr, sizeof address.sin_addr);
+  loop.all().card = &card;
+  Socket host = loop.open(payload, "x");
+  Socket guest;
+  std::string bytes;
+  CHECK(loop.until([&] {
+    if (guest.get() < 0) guest = Socket(accept(listener.get(), nullptr, nullptr));
+    return guest.get() >= 0 && guest.receive(bytes) && bytes == "x";
+  }));
 }
 
 TEST_CASE("tunnel_never_connects_to_itself") {

@@ -43,17 +43,18 @@ int vsock_listen(void) {
   return listener;
 }
 
-int vsock_connect(void) {
+int vsock_connect(uint32_t port) {
   struct sockaddr_vm address = {
-      .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = MSB_PORT_CONTROL};
-  int control = open_socket();
-  if (control < 0) return -1;
+      .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = port};
+  int connection = open_socket();
+  if (connection < 0) return -1;
   struct timeval timeout = {.tv_sec = CONNECT_TIMEOUT_S};
-  setsockopt(control, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &timeout, sizeof timeout);
-  if (connect(control, (struct sockaddr*)&address, sizeof address) != 0 && errno != EINPROGRESS) {
-    return give_up(control);
+  setsockopt(connection, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &timeout, sizeof timeout);
+  if (connect(connection, (struct sockaddr*)&address, sizeof address) != 0 &&
+      errno != EINPROGRESS) {
+    return give_up(connection);
   }
-  return control;
+  return connection;
 }
 
 bool vsock_wait_connected(int control) {

@@ -4,6 +4,7 @@
 #define MSB_INITRAMFS_VSOCK_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/socket.h>
 
 #include "initramfs/failure.h"
@@ -12,8 +13,8 @@
 /* Listens for agent connections: a non-blocking descriptor, or -1 and errno. */
 int vsock_listen(void);
 
-/* Begins to connect the control connection: a descriptor, or -1 and errno. */
-int vsock_connect(void);
+/* Begins to connect to a port of the host: a non-blocking descriptor, or -1 and errno. */
+int vsock_connect(uint32_t port);
 
 /* Waits until the connection stands. False, and errno, if it never will. */
 bool vsock_wait_connected(int control);

@@ -142,7 +142,8 @@ void ControlMethods::status(const Json& /*parameters*/, const Caller& caller) {
            {"memory_mib", facts_.memory_mib},
            {"cpus", facts_.cpus},
            {"disks", std::move(disks)},
-           {"shares", std::move(shares)}});
+           {"shares", std::move(shares)},
+           {"network", facts_.network}});
 }
 
 void ControlMethods::counters(const Json& /*parameters*/, const Caller& caller) {

@@ -23,6 +23,7 @@ struct SandboxFacts {
   std::uint64_t cpus = 0;
   std::vector<RunningDisk> disks;
   std::list<RunningShare> shares;
+  Json network;  // as `status` shows it
 };
 
 class ControlMethods {

@@ -48,6 +48,8 @@ class ControlServer {
   void running() { methods_.running(); }
   void stopping() { methods_.stopping(); }
   void stopped(int exit_status) { methods_.stopped(exit_status); }
+  // Sends an event to every subscriber; `details`: the members that only this kind has.
+  void tell(std::string_view event, Json details);
 
  private:
   struct Seat {
@@ -61,7 +63,6 @@ class ControlServer {
   void on_line(LineClient& client, const std::string& line);
   void on_left(const LineClient& client);
   void subscribe(const LineClient* client);
-  void tell(std::string_view event, Json details);
 
   AsyncIo& io_;
   const Limits limits_;

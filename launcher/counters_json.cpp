@@ -76,10 +76,17 @@ Result<Json> show_counters(std::string_view text) {
     devices.push_back(show_device(device));
   }
   const BalloonReport& balloon = counters->balloon;
+  const NetworkReport& network = counters->network;
   return Json{
       {"exits", counters->exits},
       {"balloon",
        {{"target", balloon.target}, {"actual", balloon.actual}, {"returned", balloon.returned}}},
+      {"network",
+       {{"received", network.received},
+        {"sent", network.sent},
+        {"denied", network.denied},
+        {"malformed", network.malformed},
+        {"dropped", network.dropped}}},
       {"devices", std::move(devices)}};
 }
 

@@ -158,6 +158,37 @@ CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
   run->add_option("--control", options.control,
                   "Serve the control socket here while it runs (docs/control.md)")
       ->type_name("PATH");
+  run->add_option("--net", options.network.net,
+                  "Its network: user, through this host's sockets (passt); a tap device; or none")
+      ->type_name("none|user|tap=NAME")
+      ->capture_default_str();
+  run->add_option("--policy", options.network.policy, "What it may reach there (docs/network.md)")
+      ->type_name("none|group|public|any|FILE")
+      ->capture_default_str();
+  run->add_option("--publish", options.publish,
+                  "Have a port of this host lead to a port in the sandbox; 0 is any that is free")
+      ->type_name("[ADDRESS:]HOSTPORT:PORT[/tcp|/udp]")
+      ->expected(1)
+      ->take_all();
+  run->add_option("--host", options.hosts,
+                  "A name by which the sandbox reaches a port of another one, by its --socket")
+      ->type_name("NAME=SOCKET:PORT")
+      ->expected(1)
+      ->take_all();
+  run->add_option("--address", options.network.addresses, "Its address on a tap device")
+      ->type_name("ADDRESS/LENGTH")
+      ->expected(1)
+      ->take_all();
+  run->add_option("--gateway", options.network.gateways, "Its gateway on a tap device")
+      ->type_name("ADDRESS")
+      ->expected(1)
+      ->take_all();
+  run->add_option("--receive-rate", options.network.receive_rate,
+                  "How much it may receive from the network: bytes a second")
+      ->type_name("N[K|M|G]");
+  run->add_option("--send-rate", options.network.send_rate,
+                  "How much it may send to the network: bytes a second")
+      ->type_name("N[K|M|G]");
   run->add_option("--kernel", options.kernel, "Guest kernel, an uncompressed vmlinux")
       ->type_name("FILE");
   run->add_option("--initramfs", options.initramfs, "Guest initramfs, an uncompressed cpio")

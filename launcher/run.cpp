@@ -4,8 +4,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <span>
@@ -20,6 +22,9 @@
 #include "launcher/image.hpp"
 #include "launcher/machine_process.hpp"
 #include "launcher/machine_requests.hpp"
+#include "launcher/network/guest_forwards.hpp"
+#include "launcher/network/published_ports.hpp"
+#include "launcher/network/sandbox_network.hpp"
 #include "launcher/open_image.hpp"
 #include "launcher/paths.hpp"
 #include "launcher/session.hpp"
@@ -85,7 +90,8 @@ Result<void> add_shares(const RunOptions& options, Configuration& result, std::s
 }
 
 Result<Configuration> configure(const RunOptions& options, const oci::ImageConfig& image,
-                                std::vector<Fd> layers) {
+                                std::vector<Fd> layers, SandboxNetwork& network,
+                                GuestForwards& forwards) {
   auto kernel = open_part("kernel", options.kernel, default_kernel);
   if (!kernel) {
     return std::unexpected(kernel.error());
@@ -133,8 +139,15 @@ Result<Configuration> configure(const RunOptions& options, const oci::ImageConfi
     return std::unexpected(volumes.error());
   }
   boot += *volumes;
+  boot += network.boot_lines();
+  boot += forwards.boot_lines();
+  std::ranges::copy(forwards.host_ports(), std::back_inserter(config.host_ports));
+  config.network = network.config();
+  if (network.exists()) {
+    config.network.descriptor = result.add(network.take_backend());
+  }
   if (boot.size() > MSB_BOOT_MAX) {
-    return fail("the layers, volumes and shares do not fit into the boot file of {} bytes",
+    return fail("the layers, volumes, shares and names do not fit into the boot file of {} bytes",
                 MSB_BOOT_MAX);
   }
   config.shared_files.push_back({MSB_BOOT_FILE, kNoDescriptor, std::move(boot)});
@@ -227,6 +240,32 @@ Result<std::unique_ptr<ConnectServer>> serve(Loop& loop, MachineProcess& machine
                                {});
 }
 
+Json network_status(const SandboxNetwork& network, const PublishedPorts& ports) {
+  Json status = network.status();
+  Json published = Json::array();
+  for (const PublishedPort& port : ports.list()) {
+    published.push_back({{"protocol", transport_word(port.transport)},
+                         {"address", port.address},
+                         {"host_port", port.host_port},
+                         {"guest_port", port.guest_port}});
+  }
+  status["published"] = std::move(published);
+  return status;
+}
+
+// Which ports were picked, when that was left to this host.
+void tell_picked_ports(std::span<const PublishWords> words, const PublishedPorts& ports) {
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const PublishedPort& port = ports.list()[i];
+    if (words[i].host.port() == 0) {
+      const bool six = port.address.find(':') != std::string::npos;
+      fmt::print(stderr, "msb-vmm: port {}/{} of the sandbox is published at {}{}{}:{}\n",
+                 port.guest_port, transport_word(port.transport), six ? "[" : "", port.address,
+                 six ? "]" : "", port.host_port);
+    }
+  }
+}
+
 // Why this host's KVM cannot run guests, if it cannot.
 std::optional<std::string> diagnose(int kvm) {
   const auto probe = probe_machine(kvm);
@@ -274,13 +313,33 @@ Outcome run(const RunOptions& options) {
     add_terminal_type(process->environment);
   }
   timeline.mark("image opened");
-  auto configuration = configure(options, image->config, std::move(image->layers));
-  if (!configuration) {
-    return failed(configuration.error());
-  }
   auto loop = Loop::create();
   if (!loop) {
     return failed(loop.error());
+  }
+  const auto publish = parse_publish(options.publish);
+  const auto hosts = parse_host_names(options.hosts);
+  if (!publish || !hosts) {
+    return failed(!publish ? publish.error() : hosts.error());
+  }
+  const protocol::Opener agent = [&machine = *machine] { return machine.connect(MSB_PORT_AGENT); };
+  auto ports = PublishedPorts::create(**loop, *publish, agent, {});
+  if (!ports) {
+    return failed(ports.error());
+  }
+  auto network = SandboxNetwork::create(**loop, options.network);
+  if (!network) {
+    return failed(network.error());
+  }
+  timeline.mark("network opened");
+  GuestForwards::Options reachable;
+  reachable.hosts = *hosts;
+  reachable.dns = (*network)->dns();
+  GuestForwards forwards(**loop, std::move(reachable));
+  auto configuration =
+      configure(options, image->config, std::move(image->layers), **network, forwards);
+  if (!configuration) {
+    return failed(configuration.error());
   }
   MachineRequests requests(machine->control());
   std::unique_ptr<ConnectServer> server;
@@ -293,12 +352,11 @@ Outcome run(const RunOptions& options) {
   }
   std::unique_ptr<ControlServer> control;
   if (!options.control.empty()) {
-    auto created =
-        ControlServer::create(**loop, options.control, requests,
-                              [&machine = *machine] { return machine.connect(MSB_PORT_AGENT); },
-                              {options.memory_mib, options.cpus, std::move(configuration->disks),
-                               std::move(configuration->shares)},
-                              {});
+    auto created = ControlServer::create(
+        **loop, options.control, requests, agent,
+        {options.memory_mib, options.cpus, std::move(configuration->disks),
+         std::move(configuration->shares), network_status(**network, **ports)},
+        {});
     if (!created) {
       return failed(created.error());
     }
@@ -308,6 +366,7 @@ Outcome run(const RunOptions& options) {
     return failed(sent.error());
   }
   timeline.mark("configuration sent");
+  tell_picked_ports(*publish, **ports);
   configuration->descriptors.clear();
   Outcome outcome;
   {
@@ -325,6 +384,9 @@ Outcome run(const RunOptions& options) {
                      .stop_grace_ms = *stop_grace_ms,
                      .server = server.get(),
                      .control = control.get(),
+                     .network = network->get(),
+                     .forwards = &forwards,
+                     .ports = ports->get(),
                      .diagnose = [&] { return diagnose(kvm->get()); }},
                     timeline);
     outcome = session.run();

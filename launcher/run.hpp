@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "launcher/image.hpp"
+#include "launcher/network/sandbox_network.hpp"
 #include "launcher/outcome.hpp"
 
 namespace msb::launcher {
@@ -19,15 +20,18 @@ struct RunOptions {
   ProcessOptions process;
   std::vector<std::string> disks;   // FILE[:ro][:direct], in the order in which the guest has them
   std::vector<std::string> shares;  // HOST:GUEST[:ro][:cache=...]
-  std::string kernel;               // empty: the installation's own
-  std::string initramfs;            // empty: the installation's own
-  std::string command_line;         // appended to the guest kernel's
-  bool console = false;             // the guest's serial output goes to standard error
-  std::string socket;               // path of the sandbox's Unix socket; empty: none
-  std::string control;              // path of its control socket; empty: none
-  bool terminal = false;            // the command gets a terminal, which shows in the caller's
-  bool balloon = false;             // the guest gives free memory back, and more when asked for it
-  bool timing = false;              // print the times of the phases to standard error
+  NetworkWords network;
+  std::vector<std::string> publish;  // [ADDRESS:]HOSTPORT:GUESTPORT[/tcp|/udp]
+  std::vector<std::string> hosts;    // NAME=SOCKET:PORT
+  std::string kernel;                // empty: the installation's own
+  std::string initramfs;             // empty: the installation's own
+  std::string command_line;          // appended to the guest kernel's
+  bool console = false;              // the guest's serial output goes to standard error
+  std::string socket;                // path of the sandbox's Unix socket; empty: none
+  std::string control;               // path of its control socket; empty: none
+  bool terminal = false;             // the command gets a terminal, which shows in the caller's
+  bool balloon = false;              // the guest gives free memory back, and more when asked for it
+  bool timing = false;               // print the times of the phases to standard error
   std::uint64_t ready_timeout_s = 60;
   std::string stop_signal;          // by name or number; empty: the image's own, or SIGTERM
   std::string stop_timeout = "10";  // seconds

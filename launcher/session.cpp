@@ -95,6 +95,7 @@ Outcome Session::run() {
   if (options_.control != nullptr) {
     options_.control->open();
   }
+  watch_network();
   if (auto ran = loop_.run(); !ran) {
     finish({kExitLauncher, ran.error().message});
   }
@@ -105,6 +106,9 @@ Outcome Session::run() {
   if (options_.server != nullptr) {
     options_.server->close();
   }
+  options_.ports->close();
+  options_.forwards->close();
+  options_.network->close();
   requests_.close();
   if (options_.control != nullptr) {
     options_.control->stopped(outcome_->status);
@@ -224,17 +228,15 @@ void Session::on_control_message(ControlMessage message) {
       timeline_.add("machine: ", message.text);
       break;
     case ControlKind::kVsockAccept:
-      // One control connection per boot; whoever else in the guest connects is turned away.
-      if (message.value == MSB_PORT_CONTROL && message.descriptors.size() == 1 && !guest_) {
-        guest_.emplace(
-            loop_, std::move(message.descriptors.front()), protocol::Connection::kControl,
-            protocol::FrameStream::Greeting::kNone,
-            protocol::FrameStream::Owner{
-                .frame = [this](const protocol::Frame& frame) { return on_guest_frame(frame); },
-                .closed = [this](const std::optional<Error>& error) { on_guest_closed(error); },
-                .sent = nullptr});
-        guest_->start();
+      if (message.descriptors.size() == 1) {
+        on_connection(message.value, std::move(message.descriptors.front()));
       }
+      break;
+    case ControlKind::kDenied:
+      on_denied(message.text);
+      break;
+    case ControlKind::kNetworkLost:
+      options_.network->on_backend_lost();
       break;
     case ControlKind::kStopped:
       on_stopped(static_cast<StopReason>(message.value), message.text);
@@ -253,6 +255,52 @@ void Session::on_control_message(ControlMessage message) {
       finish({kExitLauncher, "the machine process sent a message of an unknown kind"});
       break;
   }
+}
+
+// One control connection per boot; whoever else in the guest connects to its port is turned away.
+void Session::on_connection(std::uint32_t port, Fd connection) {
+  if (port != MSB_PORT_CONTROL) {
+    options_.forwards->accept(port, std::move(connection));
+  } else if (!guest_) {
+    guest_.emplace(
+        loop_, std::move(connection), protocol::Connection::kControl,
+        protocol::FrameStream::Greeting::kNone,
+        protocol::FrameStream::Owner{
+            .frame = [this](const protocol::Frame& frame) { return on_guest_frame(frame); },
+            .closed = [this](const std::optional<Error>& error) { on_guest_closed(error); },
+            .sent = nullptr});
+    guest_->start();
+  }
+}
+
+void Session::on_denied(const std::string& text) {
+  const auto denial = NetworkDenial::from_text(text);
+  if (!denial) {
+    finish({kExitLauncher, denial.error().message});
+  } else if (options_.control != nullptr) {
+    options_.control->tell("denied", options_.network->describe(*denial));
+  }
+}
+
+void Session::watch_network() {
+  const auto tell = [this](std::string_view event, const std::string& how) {
+    if (options_.control != nullptr) {
+      options_.control->tell(event, {{"message", how}});
+    }
+  };
+  options_.network->watch(
+      {.replace =
+           [this](Fd backend) {
+             // When the machine is gone it needs none.
+             requests_.send(
+                 ControlKind::kNetwork, {}, [](const Result<std::string>&) {}, std::move(backend));
+           },
+       .restarted = [tell](const std::string& how) { tell("network_restarted", how); },
+       .lost =
+           [tell](const std::string& how) {
+             fmt::print(stderr, "msb-vmm: the sandbox has no network any more: {}\n", how);
+             tell("network_lost", how);
+           }});
 }
 
 void Session::on_answer(const ControlMessage& message) {
@@ -325,6 +373,9 @@ void Session::on_hello(const protocol::Frame& frame) {
   start_command();
   if (options_.server != nullptr && state_ == State::kStarting) {
     options_.server->open();
+  }
+  if (state_ == State::kStarting) {
+    options_.ports->open();
   }
 }
 

@@ -15,6 +15,9 @@
 #include "launcher/control_server.hpp"
 #include "launcher/machine_process.hpp"
 #include "launcher/machine_requests.hpp"
+#include "launcher/network/guest_forwards.hpp"
+#include "launcher/network/published_ports.hpp"
+#include "launcher/network/sandbox_network.hpp"
 #include "launcher/outcome.hpp"
 #include "launcher/signals.hpp"
 #include "launcher/timeline.hpp"
@@ -34,6 +37,10 @@ struct SessionOptions {
   ConnectServer* server = nullptr;
   // Optional: open for as long as run() takes, and told what becomes of the sandbox.
   ControlServer* control = nullptr;
+  // Open for as long as run() takes; the ports from when the guest is ready.
+  SandboxNetwork* network = nullptr;
+  GuestForwards* forwards = nullptr;
+  PublishedPorts* ports = nullptr;
   // Asked once when the guest takes long to become ready: why this host cannot run guests, or
   // nothing when it can.
   std::function<std::optional<std::string>()> diagnose;
@@ -65,6 +72,8 @@ class Session {
   void on_control_message(ControlMessage message);
   void on_machine_ended();
   void on_answer(const ControlMessage& message);
+  void on_connection(std::uint32_t port, Fd connection);
+  void on_denied(const std::string& text);
   void on_stopped(StopReason reason, const std::string& detail);
   // From the guest's control connection.
   bool on_guest_frame(const protocol::Frame& frame);
@@ -91,6 +100,7 @@ class Session {
   void finish(Outcome outcome);
   void expect_end();
   void tell_stopping();
+  void watch_network();
   void fail_boot(std::string symptom);
   void lose_machine();
 

@@ -21,6 +21,8 @@ constexpr std::uint32_t kRequest = on(Connection::kRequest);
 constexpr std::uint32_t kFiles = on(Connection::kFiles);
 constexpr std::uint32_t kTunnel = on(Connection::kTunnel);
 
+constexpr std::uint32_t kMaxProgramName = 15;  // TASK_COMM_LEN of Linux, without its 0 byte
+
 // What a guest sends: docs/exec-protocol.md, "Frames".
 struct GuestFrame {
   std::uint32_t type;
@@ -48,6 +50,7 @@ constexpr GuestFrame kGuestFrames[] = {
     {MSB_PROCESS, "PROCESS", kRequest, sizeof(msb_process) + 2, MSB_MAX_SMALL},
     {MSB_MEASURED, "MEASURED", kRequest, sizeof(msb_metrics), sizeof(msb_metrics)},
     {MSB_LISTENER, "LISTENER", kRequest, sizeof(msb_listener), sizeof(msb_listener)},
+    {MSB_OWNER, "OWNER", kRequest, sizeof(msb_owner), sizeof(msb_owner) + kMaxProgramName},
     {MSB_FILE_DATA, "FILE_DATA", kFiles, 1, MSB_MAX_DATA},
     {MSB_FILE_ENTRY, "FILE_ENTRY", kFiles, sizeof(msb_file_entry) + 2, MSB_MAX_REQUEST},
 };

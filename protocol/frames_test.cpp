@@ -103,7 +103,8 @@ TEST_CASE("each connection takes the types that the protocol gives it and no oth
       {MSB_DONE, Connection::kFiles},       {MSB_DONE, Connection::kTunnel},
       {MSB_PONG, Connection::kRequest},     {MSB_PROCESS, Connection::kRequest},
       {MSB_MEASURED, Connection::kRequest}, {MSB_LISTENER, Connection::kRequest},
-      {MSB_FILE_DATA, Connection::kFiles},  {MSB_FILE_ENTRY, Connection::kFiles}};
+      {MSB_OWNER, Connection::kRequest},    {MSB_FILE_DATA, Connection::kFiles},
+      {MSB_FILE_ENTRY, Connection::kFiles}};
   for (const Connection connection : kAll) {
     for (std::uint32_t type = 0; type < 300; ++type) {
       bool any = false;
@@ -144,6 +145,7 @@ TEST_CASE("a length outside its type's bounds is refused before the payload come
   bounds(Connection::kRequest, MSB_PROCESS, 82, 1024);
   bounds(Connection::kRequest, MSB_MEASURED, 144, 144);
   bounds(Connection::kRequest, MSB_LISTENER, 24, 24);
+  bounds(Connection::kRequest, MSB_OWNER, 8, 23);
   bounds(Connection::kFiles, MSB_FILE_DATA, 1, 65'536);
   bounds(Connection::kFiles, MSB_FILE_ENTRY, 66, 16'384);
 }

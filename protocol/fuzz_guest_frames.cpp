@@ -47,6 +47,12 @@ void check_process(const Frame& frame) {
   }
 }
 
+void check_owner(const Frame& frame) {
+  if (const auto owner = decode_owner(frame)) {
+    require(owner->pid != 0 && owner->name.size() <= 15);
+  }
+}
+
 void check_file_entry(const Frame& frame) {
   if (const auto entry = decode_file_entry(frame)) {
     require(!entry->name.empty());
@@ -89,6 +95,9 @@ void check(const Frame& frame) {
       break;
     case MSB_LISTENER:
       require(decode_listener(frame) || frame.payload.size() == sizeof(msb_listener));
+      break;
+    case MSB_OWNER:
+      check_owner(frame);
       break;
     case MSB_FILE_ENTRY:
       check_file_entry(frame);

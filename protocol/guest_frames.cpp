@@ -184,6 +184,17 @@ Result<msb_listener> decode_listener(const Frame& frame) {
   return listener;
 }
 
+Result<SocketOwner> decode_owner(const Frame& frame) {
+  const auto fields = read_fields<msb_owner>(frame);
+  if (!fields) {
+    return std::unexpected(fields.error());
+  }
+  if (fields->pid == 0) {
+    return malformed(frame, "the program has no pid");
+  }
+  return SocketOwner{fields->pid, fields->user, std::string(text_behind(frame, sizeof(msb_owner)))};
+}
+
 Result<FileEntry> decode_file_entry(const Frame& frame) {
   const auto fields = read_fields<msb_file_entry>(frame);
   if (!fields) {

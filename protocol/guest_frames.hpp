@@ -36,6 +36,13 @@ struct ProcessEntry {
   std::string program;  // argv[0]
 };
 
+// A program, by one of its sockets.
+struct SocketOwner {
+  std::uint32_t pid = 0;  // as programs in the guest see it
+  std::uint32_t user = 0;
+  std::string name;  // raw, up to 15 bytes; may be empty
+};
+
 struct FileEntry {
   msb_file_entry fields{};
   std::string name;    // raw; never empty
@@ -52,6 +59,7 @@ Result<msb_done> decode_done(const Frame& frame);
 Result<ProcessEntry> decode_process(const Frame& frame);
 Result<msb_metrics> decode_measured(const Frame& frame);
 Result<msb_listener> decode_listener(const Frame& frame);
+Result<SocketOwner> decode_owner(const Frame& frame);
 Result<FileEntry> decode_file_entry(const Frame& frame);
 
 // The error for a frame that is well-formed and came when it had no place.

@@ -160,6 +160,16 @@ TEST_CASE("a listener has a family and a port that exist") {
   CHECK_FALSE(listener(4, 65'536));
 }
 
+TEST_CASE("the owner of a socket has a pid, and a name that may be empty") {
+  const auto owner = decode_owner(Made(MSB_OWNER, msb_owner{7, 1000}, "curl").frame);
+  REQUIRE(owner);
+  CHECK(owner->pid == 7);
+  CHECK(owner->user == 1000);
+  CHECK(owner->name == "curl");
+  CHECK(decode_owner(Made(MSB_OWNER, msb_owner{7, 0}).frame)->name.empty());
+  CHECK_FALSE(decode_owner(Made(MSB_OWNER, msb_owner{0, 0}, "curl").frame));
+}
+
 TEST_CASE("a file has a name, and a target only when it is a link") {
   const auto entry = [](std::uint32_t mode, std::string_view rest) {
     msb_file_entry fields{};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "protocol/host_frames.hpp"
 
+#include <netinet/in.h>
+
 #include <algorithm>
 #include <array>
 #include <span>
@@ -235,11 +237,28 @@ Result<FrameBytes> encode_unshare(const std::string& place) {
   return encode_strings(MSB_UNSHARE, "the place of a share", std::array<std::string, 1>{place});
 }
 
+Result<FrameBytes> encode_socket_owner(const msb_socket& ends) {
+  if ((ends.family != 4 && ends.family != 6) ||
+      (ends.protocol != IPPROTO_TCP && ends.protocol != IPPROTO_UDP) || ends.local_port == 0 ||
+      ends.remote_port == 0 || ends.reserved != 0) {
+    return fail("there is no socket of family {}, protocol {}, ports {} and {}", ends.family,
+                ends.protocol, ends.local_port, ends.remote_port);
+  }
+  return encode_fields(MSB_SOCKET_OWNER, ends);
+}
+
 Result<FrameBytes> encode_connect_tcp(std::uint32_t port) {
   if (port < 1 || port > kMaxPort) {
     return fail("there is no TCP port {}", port);
   }
   return encode_fields(MSB_CONNECT, msb_connect{MSB_CONNECT_TCP, port});
+}
+
+Result<FrameBytes> encode_connect_udp(std::uint32_t port) {
+  if (port < 1 || port > kMaxPort) {
+    return fail("there is no UDP port {}", port);
+  }
+  return encode_fields(MSB_CONNECT, msb_connect{MSB_CONNECT_UDP, port});
 }
 
 Result<FrameBytes> encode_connect_unix(const std::string& path) {

@@ -80,7 +80,12 @@ Result<FrameBytes> encode_set_names(const std::string& host_name, const std::str
 Result<FrameBytes> encode_share(bool read_only, const std::string& path, const std::string& place);
 Result<FrameBytes> encode_unshare(const std::string& place);
 
+// `ends`: the family is 4 or 6, the protocol TCP or UDP, and both ports are ones.
+Result<FrameBytes> encode_socket_owner(const msb_socket& ends);
+
 Result<FrameBytes> encode_connect_tcp(std::uint32_t port);
+// Behind DONE, each datagram has its length in front.
+Result<FrameBytes> encode_connect_udp(std::uint32_t port);
 Result<FrameBytes> encode_connect_unix(const std::string& path);
 
 // `type`: MSB_FILE_STAT to MSB_FILE_UNPACK. Every path must be absolute, but for the target of

@@ -154,6 +154,15 @@ TEST_CASE("requests are laid out as the protocol has them") {
         unhex("21000000 20000000 07000000 00000000 0100000000000000 0200000000000000"
               "ffffffffffffffff"));
   CHECK(text_of(*encode_connect_tcp(80)) == unhex("71000000 08000000 01000000 50000000"));
+  CHECK(text_of(*encode_connect_udp(53)) == unhex("71000000 08000000 03000000 35000000"));
+  CHECK(text_of(*encode_socket_owner({.family = 4,
+                                      .protocol = 17,
+                                      .local_port = 0x1234,
+                                      .remote_port = 53,
+                                      .reserved = 0,
+                                      .remote = {192, 0, 2, 1}})) ==
+        unhex("4d000000 20000000 04000000 11000000 3412 3500 00000000"
+              "c0000201 00000000 00000000 00000000"));
   CHECK(text_of(*encode_connect_unix("/s")) == unhex("71000000 0b000000 02000000 00000000 2f7300"));
   CHECK(text_of(*encode_set_names("h", "", "x")) == unhex("4a000000 05000000 6800 00 7800"));
   CHECK(text_of(*encode_file_request(
@@ -176,6 +185,21 @@ TEST_CASE("requests that the agent would not take are refused here") {
   CHECK_FALSE(encode_set_names("", std::string(16'384, 'x'), ""));
   CHECK_FALSE(encode_connect_tcp(0));
   CHECK_FALSE(encode_connect_tcp(65'536));
+  CHECK_FALSE(encode_connect_udp(0));
+  CHECK_FALSE(encode_connect_udp(65'536));
+  const msb_socket ends{
+      .family = 6, .protocol = 6, .local_port = 1, .remote_port = 1, .reserved = 0, .remote = {}};
+  CHECK(encode_socket_owner(ends));
+  const auto owner_of = [&](const auto& change) {
+    msb_socket changed = ends;
+    change(changed);
+    return encode_socket_owner(changed).has_value();
+  };
+  CHECK_FALSE(owner_of([](msb_socket& socket) { socket.family = 5; }));
+  CHECK_FALSE(owner_of([](msb_socket& socket) { socket.protocol = 1; }));
+  CHECK_FALSE(owner_of([](msb_socket& socket) { socket.local_port = 0; }));
+  CHECK_FALSE(owner_of([](msb_socket& socket) { socket.remote_port = 0; }));
+  CHECK_FALSE(owner_of([](msb_socket& socket) { socket.reserved = 1; }));
   CHECK_FALSE(encode_connect_unix("relative"));
   CHECK_FALSE(encode_connect_unix("/a\0b"s));
   CHECK_FALSE(encode_connect_unix("/" + std::string(1024, 'x')));

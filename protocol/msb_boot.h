@@ -16,6 +16,24 @@
  *   share MODE PATH TARGET   a directory or file, relative to the virtio-fs root, and where in the
  * sandbox it is to be seen, absolute; made when it is missing. MODE is "rw" or "ro"; PATH has no
  * spaces
+ *   interface MAC MTU   the network card with this MAC address ("52:54:00:12:34:56") is to be up
+ * with this MTU, as eth0; at most once. "address" and "gateway" need it
+ *
+ *   address ADDRESS/PREFIX   of the card; at most one for IPv4 and one for IPv6
+ *
+ *   gateway ADDRESS [MAC]   the default route; at most one for IPv4 and one for IPv6. With a MAC
+ * address nobody has to ask for it
+ *
+ *   nameserver ADDRESS   for /etc/resolv.conf, which is written anew when there is any; at most 3
+ *
+ *   search DOMAINS   likewise; at most once
+ *
+ *   host NAME ADDRESS   a line of /etc/hosts, which is written anew when there are any
+ *
+ *   forward PROTOCOL ADDRESS PORT VSOCKPORT   what connects to this IPv4 address (in 127.0.0.0/8)
+ * and port in the sandbox, by "tcp" or "udp", is connected to this vsock port of the host: a
+ * connection for each TCP connection, or for each sender of datagrams, which have the form of
+ * CONNECT's (docs/exec-protocol.md)
  *
  * The init refuses keys that it does not know. It sets its clock by the file's time of
  * modification, which is the host's time of day when it was looked up: what the guest's kernel

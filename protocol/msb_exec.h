@@ -22,6 +22,8 @@
 /* vsock ports. */
 #define MSB_PORT_CONTROL 1024u /* on the host */
 #define MSB_PORT_AGENT 1025u   /* in the guest */
+/* on the host: the first of those that the boot file's forwards lead to */
+#define MSB_PORT_FORWARD 1026u
 
 struct msb_frame_header {
   uint32_t type;   /* enum msb_frame_type */
@@ -60,25 +62,27 @@ enum msb_frame_type {
   MSB_DETACHED = 55, /* no payload: another connection took the process over; last frame */
 
   /* requests, host to guest; answered by DONE or REFUSED, after what each names */
-  MSB_PING = 64,        /* up to MSB_MAX_SMALL bytes: answered by PONG with the same bytes */
-  MSB_SIGNAL = 65,      /* struct msb_signal */
-  MSB_RESIZE = 66,      /* struct msb_resize */
-  MSB_LIST = 67,        /* no payload: PROCESS for each, DONE with how many */
-  MSB_WAIT = 68,        /* struct msb_process_id: EXITED when it has ended */
-  MSB_FORGET = 69,      /* struct msb_process_id: lets go of a process that has ended */
-  MSB_METRICS = 70,     /* no payload: answered by MEASURED */
-  MSB_LISTENERS = 71,   /* no payload: LISTENER for each listening TCP socket, DONE */
-  MSB_SET_CLOCK = 72,   /* struct msb_clock */
-  MSB_ADD_ENTROPY = 73, /* 1 to 512 bytes, credited in full: then the generator is reseeded */
-  MSB_SET_NAMES = 74,   /* strings: host name, /etc/resolv.conf, /etc/hosts; empty leaves it */
-  MSB_SHARE = 75,       /* strings: "ro" or "rw", path in the virtio-fs device, absolute path */
-  MSB_UNSHARE = 76,     /* strings: absolute path: what is shared there is unmounted */
+  MSB_PING = 64,         /* up to MSB_MAX_SMALL bytes: answered by PONG with the same bytes */
+  MSB_SIGNAL = 65,       /* struct msb_signal */
+  MSB_RESIZE = 66,       /* struct msb_resize */
+  MSB_LIST = 67,         /* no payload: PROCESS for each, DONE with how many */
+  MSB_WAIT = 68,         /* struct msb_process_id: EXITED when it has ended */
+  MSB_FORGET = 69,       /* struct msb_process_id: lets go of a process that has ended */
+  MSB_METRICS = 70,      /* no payload: answered by MEASURED */
+  MSB_LISTENERS = 71,    /* no payload: LISTENER for each listening TCP socket, DONE */
+  MSB_SET_CLOCK = 72,    /* struct msb_clock */
+  MSB_ADD_ENTROPY = 73,  /* 1 to 512 bytes, credited in full: then the generator is reseeded */
+  MSB_SET_NAMES = 74,    /* strings: host name, /etc/resolv.conf, /etc/hosts; empty leaves it */
+  MSB_SHARE = 75,        /* strings: "ro" or "rw", path in the virtio-fs device, absolute path */
+  MSB_UNSHARE = 76,      /* strings: absolute path: what is shared there is unmounted */
+  MSB_SOCKET_OWNER = 77, /* struct msb_socket: answered by OWNER, or DONE when nobody is found */
   /* answers, guest to host */
   MSB_DONE = 96,      /* struct msb_done */
   MSB_PONG = 97,      /* the bytes of PING */
   MSB_PROCESS = 98,   /* struct msb_process, strings: label, argv[0] */
   MSB_MEASURED = 99,  /* struct msb_metrics */
   MSB_LISTENER = 100, /* struct msb_listener */
+  MSB_OWNER = 101,    /* struct msb_owner, the name of the program (its comm) */
 
   /* first frames that give the connection away */
   MSB_FILES = 112,   /* no payload: from here on, file requests (below); answered by DONE */
@@ -307,18 +311,37 @@ struct msb_listener {
   uint8_t address[16]; /* network byte order; IPv4 in the first 4 */
 };
 
+/* A socket by the two ends of what it sends. */
+struct msb_socket {
+  uint32_t family;   /* 4 or 6 */
+  uint32_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
+  uint16_t local_port;
+  uint16_t remote_port;
+  uint32_t reserved;  /* 0 */
+  uint8_t remote[16]; /* network byte order; IPv4 in the first 4 */
+};
+
+struct msb_owner {
+  uint32_t pid; /* as programs in the guest see it */
+  uint32_t user;
+};
+
 struct msb_clock {
   uint64_t realtime_ns; /* CLOCK_REALTIME to step to */
 };
 
 enum msb_connect_kind {
-  MSB_CONNECT_TCP = 1, /* 127.0.0.1, and ::1 when that refuses */
-  MSB_CONNECT_UNIX = 2 /* the path that follows, ended by a 0 byte; a stream socket */
+  /* 127.0.0.1; when that refuses ::1, then the network card's own addresses */
+  MSB_CONNECT_TCP = 1,
+  MSB_CONNECT_UNIX = 2, /* the path that follows, ended by a 0 byte; a stream socket */
+  /* a datagram socket, connected to the first of those addresses where something listens. After
+   * DONE each datagram has its length in front, 2 bytes */
+  MSB_CONNECT_UDP = 3
 };
 
 struct msb_connect {
   uint32_t kind; /* enum msb_connect_kind */
-  uint32_t port; /* with TCP */
+  uint32_t port; /* with TCP and UDP */
 };
 
 /* Flags of msb_file_request; each request takes some and refuses the others. */

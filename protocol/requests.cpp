@@ -248,6 +248,23 @@ void Requests::listeners(std::function<void(const msb_listener&)> each, Done<std
               many<msb_listener>(MSB_LISTENER, decode_listener, std::move(each), std::move(done)));
 }
 
+void Requests::socket_owner(const msb_socket& ends, Done<std::optional<SocketOwner>> done) {
+  const auto take = [done](const Frame& frame) -> Taken {
+    if (frame.type == MSB_DONE) {
+      return [done] { done(std::nullopt); };
+    }
+    if (frame.type != MSB_OWNER) {
+      return std::unexpected(out_of_place(frame));
+    }
+    auto owner = decode_owner(frame);
+    if (!owner) {
+      return std::unexpected(owner.error());
+    }
+    return [done, owner = std::move(*owner)] { done(owner); };
+  };
+  state_->ask(encode_socket_owner(ends), {.take = take, .fail = failing(std::move(done))});
+}
+
 void Requests::set_clock(std::uint64_t realtime_ns, Done<void> done) {
   state_->ask(encode_set_clock(realtime_ns), done_only(std::move(done)));
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -51,6 +52,8 @@ class Requests {
   void ping(std::span<const std::byte> bytes, Done<void> done);
   void metrics(Done<msb_metrics> done);
   void listeners(std::function<void(const msb_listener&)> each, Done<std::uint64_t> done);
+  // The program that has a socket, by the ends of what it sends; nothing when nobody is found.
+  void socket_owner(const msb_socket& ends, Done<std::optional<SocketOwner>> done);
   void set_clock(std::uint64_t realtime_ns, Done<void> done);
   // 1 to 512 random bytes.
   void add_entropy(std::span<const std::byte> bytes, Done<void> done);

@@ -85,6 +85,25 @@ TEST_CASE("lists come entry by entry, and their number must be right") {
   CHECK_FALSE(requests.open());
 }
 
+TEST_CASE("the owner of a socket comes with its name, or there is none") {
+  Wire wire;
+  Requests requests(*wire.loop, std::move(wire.host));
+  const msb_socket ends{
+      .family = 4, .protocol = 6, .local_port = 1, .remote_port = 2, .reserved = 0, .remote = {}};
+  std::vector<std::string> owners;
+  const auto note = [&](const Answer<std::optional<SocketOwner>>& answer) {
+    const auto& owner = answer.value();
+    owners.push_back(owner ? fmt::format("{} {} {}", owner->pid, owner->user, owner->name)
+                           : "nobody");
+  };
+  requests.socket_owner(ends, note);
+  requests.socket_owner(ends, note);
+  wire.say("OK 1\n" + frame_of(MSB_OWNER, msb_owner{7, 1000}, "curl") + done());
+  CHECK(wire.run_until([&] { return owners.size() == 2; }));
+  CHECK(owners == Lines{"7 1000 curl", "nobody"});
+  CHECK(requests.open());
+}
+
 TEST_CASE("measurements and ends of processes arrive whole") {
   Wire wire;
   Requests requests(*wire.loop, std::move(wire.host));

@@ -23,8 +23,8 @@ class Tunnel {
   // was read.
   using Done = std::function<void(Answer<Fd>)>;
 
-  // `socket`: from an Opener for the agent's port. `connect`: encode_connect_tcp() or
-  // encode_connect_unix(). `done` runs once, later.
+  // `socket`: from an Opener for the agent's port. `connect`: encode_connect_tcp(),
+  // encode_connect_udp() or encode_connect_unix(). `done` runs once, later.
   Tunnel(AsyncIo& io, Fd socket, FrameBytes connect, Done done);
   Tunnel(Tunnel&&) noexcept;
   Tunnel& operator=(Tunnel&& other) noexcept;

@@ -160,12 +160,17 @@ std::size_t for_each_piece(const std::vector<GuestSlice>& slices, std::size_t of
   return done;
 }
 
+void append_iovecs(const std::vector<GuestSlice>& slices, std::size_t offset, std::size_t size,
+                   std::vector<iovec>& pieces) {
+  for_each_piece(slices, offset, size,
+                 [&](const GuestSlice& piece, std::size_t) { pieces.push_back(piece.as_iovec()); });
+}
+
 std::vector<iovec> iovecs_of(const std::vector<GuestSlice>& slices, std::size_t offset,
                              std::size_t size) {
   std::vector<iovec> pieces;
   pieces.reserve(slices.size());
-  for_each_piece(slices, offset, size,
-                 [&](const GuestSlice& piece, std::size_t) { pieces.push_back(piece.as_iovec()); });
+  append_iovecs(slices, offset, size, pieces);
   return pieces;
 }
 
@@ -199,6 +204,16 @@ std::vector<iovec> DescriptorChain::writable_iovecs(std::size_t offset, std::siz
 
 std::vector<iovec> DescriptorChain::readable_iovecs(std::size_t offset, std::size_t size) const {
   return iovecs_of(readable_, offset, size);
+}
+
+void DescriptorChain::append_writable_iovecs(std::size_t offset, std::size_t size,
+                                             std::vector<iovec>& pieces) const {
+  append_iovecs(writable_, offset, size, pieces);
+}
+
+void DescriptorChain::append_readable_iovecs(std::size_t offset, std::size_t size,
+                                             std::vector<iovec>& pieces) const {
+  append_iovecs(readable_, offset, size, pieces);
 }
 
 std::size_t DescriptorChain::discard_writable() const {
@@ -239,6 +254,10 @@ Result<Queue> Queue::create(const GuestMemory& memory, const QueueGeometry& geom
   state->available = *available;
   state->used = *used;
   return Queue(std::move(state));
+}
+
+std::uint16_t Queue::size() const {
+  return state_->size;
 }
 
 Result<std::optional<DescriptorChain>> Queue::pop() {

@@ -64,6 +64,11 @@ class DescriptorChain {
   [[nodiscard]] std::vector<iovec> writable_iovecs(std::size_t offset, std::size_t size) const;
   // Likewise of the readable bytes; to be read from only.
   [[nodiscard]] std::vector<iovec> readable_iovecs(std::size_t offset, std::size_t size) const;
+  // Likewise, added to `pieces`.
+  void append_writable_iovecs(std::size_t offset, std::size_t size,
+                              std::vector<iovec>& pieces) const;
+  void append_readable_iovecs(std::size_t offset, std::size_t size,
+                              std::vector<iovec>& pieces) const;
   // GuestSlice::discard() for each writable buffer; gives the sum of bytes.
   std::size_t discard_writable() const;
 
@@ -92,6 +97,8 @@ class Queue {
   // the queue and its chains.
   static Result<Queue> create(const GuestMemory& memory, const QueueGeometry& geometry,
                               std::uint64_t features);
+
+  [[nodiscard]] std::uint16_t size() const;  // entries
 
   // The next available chain, or nothing when the driver made none available. A chain that is
   // well-formed as a list but names memory that is not guest RAM, or has a readable buffer after a

@@ -93,11 +93,50 @@ inline constexpr std::uint32_t kMmioInterruptUsedBuffer = 1;
 inline constexpr std::uint32_t kMmioInterruptConfig = 2;
 
 // 5 Device types
+inline constexpr std::uint32_t kDeviceNet = 1;
 inline constexpr std::uint32_t kDeviceBlk = 2;
 inline constexpr std::uint32_t kDeviceEntropy = 4;
 inline constexpr std::uint32_t kDeviceBalloon = 5;
 inline constexpr std::uint32_t kDeviceVsock = 19;
 inline constexpr std::uint32_t kDeviceFs = 26;
+
+// 5.1 Network device
+inline constexpr std::uint64_t kNetFeatureChecksum = std::uint64_t{1} << 0;
+inline constexpr std::uint64_t kNetFeatureGuestChecksum = std::uint64_t{1} << 1;
+inline constexpr std::uint64_t kNetFeatureMtu = std::uint64_t{1} << 3;
+inline constexpr std::uint64_t kNetFeatureMac = std::uint64_t{1} << 5;
+inline constexpr std::uint64_t kNetFeatureGuestTso4 = std::uint64_t{1} << 7;
+inline constexpr std::uint64_t kNetFeatureGuestTso6 = std::uint64_t{1} << 8;
+inline constexpr std::uint64_t kNetFeatureGuestEcn = std::uint64_t{1} << 9;
+inline constexpr std::uint64_t kNetFeatureHostTso4 = std::uint64_t{1} << 11;
+inline constexpr std::uint64_t kNetFeatureHostTso6 = std::uint64_t{1} << 12;
+inline constexpr std::uint64_t kNetFeatureHostEcn = std::uint64_t{1} << 13;
+inline constexpr std::uint64_t kNetFeatureMergeableBuffers = std::uint64_t{1} << 15;
+inline constexpr std::uint16_t kNetReceiveQueue = 0;
+inline constexpr std::uint16_t kNetTransmitQueue = 1;
+inline constexpr std::uint8_t kNetHeaderNeedsChecksum = 1;
+inline constexpr std::uint8_t kNetHeaderDataValid = 2;
+inline constexpr std::uint8_t kNetGsoNone = 0;
+inline constexpr std::uint8_t kNetGsoTcp4 = 1;
+inline constexpr std::uint8_t kNetGsoTcp6 = 4;
+inline constexpr std::uint8_t kNetGsoEcn = 0x80;
+struct NetHeader {  // 5.1.6
+  std::uint8_t flags;
+  std::uint8_t gso_type;
+  std::uint16_t header_length;  // of the frame's headers, a hint
+  std::uint16_t gso_size;
+  std::uint16_t checksum_start;   // bytes into the frame
+  std::uint16_t checksum_offset;  // from there
+  std::uint16_t buffers;          // received frames only
+};
+static_assert(sizeof(NetHeader) == 12);
+struct [[gnu::packed]] NetConfig {  // 5.1.4, without the fields of features that are not offered
+  std::uint8_t mac[6];
+  std::uint16_t status;
+  std::uint16_t max_virtqueue_pairs;
+  std::uint16_t mtu;
+};
+static_assert(sizeof(NetConfig) == 12);
 
 // 5.2 Block device
 inline constexpr std::uint64_t kBlkFeatureSegMax = std::uint64_t{1} << 2;

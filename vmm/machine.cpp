@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -59,6 +60,20 @@ Result<Fd> take(std::vector<Fd>& descriptors, DescriptorIndex index, std::string
   return std::move(descriptors[index]);
 }
 
+std::uint64_t monotonic_time() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+std::unique_ptr<virtio::NetBackend> make_backend(NetworkBackend kind, Fd descriptor) {
+  if (kind == NetworkBackend::kTap) {
+    return std::make_unique<virtio::TapBackend>(std::move(descriptor));
+  }
+  return std::make_unique<virtio::StreamBackend>(std::move(descriptor));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Machine>> Machine::create(Vm vm, const MachineConfig& config,
@@ -109,6 +124,9 @@ Result<void> Machine::build(const MachineConfig& config, std::vector<Fd> descrip
     return done;
   }
   if (auto done = add_vsock(config); !done) {
+    return done;
+  }
+  if (auto done = add_network(config.network, descriptors); !done) {
     return done;
   }
   if (auto done = add_disks(config, descriptors); !done) {
@@ -218,6 +236,36 @@ Result<void> Machine::add_vsock(const MachineConfig& config) {
       kGuestCid, loop_, [this](std::uint32_t port) { return accept(port); });
   vsock_ = device.get();
   return add_device("vsock", std::move(device));
+}
+
+Result<void> Machine::add_network(const NetworkConfig& config, std::vector<Fd>& descriptors) {
+  network_backend_ = static_cast<NetworkBackend>(config.backend);
+  if (network_backend_ == NetworkBackend::kNone) {
+    return {};
+  }
+  auto backend = take(descriptors, config.descriptor, "the network");
+  if (!backend) {
+    return std::unexpected(backend.error());
+  }
+  auto device = std::make_unique<virtio::NetDevice>(
+      virtio::NetOptions{.mac = config.mac,
+                         .mtu = static_cast<std::uint16_t>(config.mtu),
+                         .receive_rate = config.receive_rate,
+                         .send_rate = config.send_rate,
+                         .clock = monotonic_time,
+                         .denied = owner_.denied,
+                         .lost = owner_.network_lost},
+      make_backend(network_backend_, std::move(*backend)),
+      virtio::FrameFilter(config.mac, config.addresses, config.rules), loop_);
+  network_ = device.get();
+  return add_device("net", std::move(device));
+}
+
+bool Machine::replace_network(Fd backend) {
+  if (network_ != nullptr) {
+    network_->replace(make_backend(network_backend_, std::move(backend)));
+  }
+  return network_ != nullptr;
 }
 
 Result<void> Machine::add_disks(const MachineConfig& config, std::vector<Fd>& descriptors) {
@@ -390,6 +438,9 @@ MachineCounters Machine::counters() const {
     counters.balloon = {balloon_->target_pages() * virtio::kBalloonPageSize,
                         balloon_->actual_pages() * virtio::kBalloonPageSize,
                         balloon_->returned_bytes()};
+  }
+  if (network_ != nullptr) {
+    counters.network = network_->report();
   }
   for (const auto& slot : bus_.slots()) {
     counters.devices.push_back(slot->report());

@@ -21,12 +21,14 @@
 #include "base/loop.hpp"
 #include "base/machine_config.hpp"
 #include "base/machine_counters.hpp"
+#include "base/network_denial.hpp"
 #include "base/result.hpp"
 #include "base/share_cache.hpp"
 #include "virtio/balloon/balloon_device.hpp"
 #include "virtio/blk/blk_device.hpp"
 #include "virtio/fs/fs_device.hpp"
 #include "virtio/guest_memory.hpp"
+#include "virtio/net/net_device.hpp"
 #include "virtio/vsock/vsock_device.hpp"
 #include "vmm/bus.hpp"
 #include "vmm/kvm.hpp"
@@ -47,6 +49,9 @@ class Machine {
     std::function<void(Stop)> stopped;  // the guest ended; at most once
     std::function<void(std::uint32_t port, Fd peer)>
         accepted;  // the guest connected to a host port of the configuration
+    std::function<void(const NetworkDenial&, std::uint32_t number)>
+        denied;                          // a packet was not let out; as NetOptions
+    std::function<void()> network_lost;  // its backend is gone
   };
 
   // Builds the machine in `vm`. `descriptors` are those that the configuration names; `loop` must
@@ -85,6 +90,13 @@ class Machine {
   void remove_share(std::string_view path, std::function<void(Result<void>)> done) {
     fs_->remove_share(path, std::move(done));
   }
+  // Another backend for its network card. False when it has none.
+  bool replace_network(Fd backend);
+  void release_refusal(std::uint32_t number) {
+    if (network_ != nullptr) {
+      network_->release(number);
+    }
+  }
   [[nodiscard]] MachineCounters counters() const;
 
   // The signal that a vCPU's thread gets to leave the guest. The process must handle it, by doing
@@ -105,6 +117,7 @@ class Machine {
   Result<void> add_device(std::string name, std::unique_ptr<virtio::Device> device);
   Result<void> add_files(const MachineConfig& config, std::vector<Fd>& descriptors);
   Result<void> add_vsock(const MachineConfig& config);
+  Result<void> add_network(const NetworkConfig& config, std::vector<Fd>& descriptors);
   Result<void> add_disks(const MachineConfig& config, std::vector<Fd>& descriptors);
   void add_serial(Fd output);
   Result<void> add_vcpus(std::uint32_t count, std::uint64_t entry);
@@ -121,9 +134,11 @@ class Machine {
   std::unique_ptr<virtio::GuestMemory> memory_;
   std::optional<RegisterPages> registers_;
   Bus bus_;
-  virtio::FsDevice* fs_ = nullptr;  // owned by its slot on the bus, as the next two
+  virtio::FsDevice* fs_ = nullptr;  // owned by its slot on the bus, as the next three
   virtio::VsockDevice* vsock_ = nullptr;
   virtio::BalloonDevice* balloon_ = nullptr;
+  virtio::NetDevice* network_ = nullptr;
+  NetworkBackend network_backend_ = NetworkBackend::kNone;
   std::vector<std::uint32_t> host_ports_;
   std::vector<Vcpu> vcpus_;
   std::vector<std::jthread> threads_;

@@ -144,6 +144,12 @@ class Control {
       case ControlKind::kAddShare:
         add_share(message);
         return;
+      case ControlKind::kRelease:
+        machine_.release_refusal(message.value);
+        return;
+      case ControlKind::kNetwork:
+        replace_network(message);
+        return;
       case ControlKind::kRemoveShare:
         machine_.remove_share(message.text,
                               [request](const Result<void>& done) { answer(request, done); });
@@ -179,6 +185,14 @@ class Control {
     machine_.add_share(std::string(text.substr(5)), std::move(message.descriptors.front()),
                        read_only, static_cast<ShareCache>(cache),
                        [request](const Result<void>& done) { answer(request, done); });
+  }
+
+  void replace_network(ControlMessage& message) {
+    const bool replaced = !message.descriptors.empty() &&
+                          machine_.replace_network(std::move(message.descriptors.front()));
+    replaced ? report(ControlKind::kDone, message.value, {})
+             : report(ControlKind::kRefused, message.value,
+                      "the machine has no network card, or too many files open");
   }
 
   void resize_disk(std::uint32_t request, std::string_view text) {
@@ -247,7 +261,12 @@ class Control {
            [](std::uint32_t port, Fd peer) {
              const int descriptor = peer.get();
              report(ControlKind::kVsockAccept, port, {}, {&descriptor, 1});
-           }});
+           },
+       .denied =
+           [](const NetworkDenial& denial, std::uint32_t number) {
+             report(ControlKind::kDenied, number, denial.to_text());
+           },
+       .network_lost = [] { report(ControlKind::kNetworkLost, 0, {}); }});
   if (!machine) {
     finish_with(machine.error());
   }

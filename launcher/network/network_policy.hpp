@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a sandbox may reach, as people write it (docs/network.md).
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/network_config.hpp"
+#include "base/result.hpp"
+
+namespace msb::launcher {
+
+struct NetworkPolicy {
+  std::vector<NetworkRule> rules;
+  std::vector<std::string> texts;  // where each rule comes from, for whoever asks why
+  bool dns = false;                // names are resolved, by this host's resolvers
+
+  void add(const NetworkRule& rule, std::string text) {
+    rules.push_back(rule);
+    texts.push_back(std::move(text));
+  }
+};
+
+// A preset: none, group (or local), public, any. `host` are this host's own addresses, which the
+// preset "public" keeps out of reach. False when there is none of that name.
+bool add_preset(std::string_view name, std::span<const IpAddress> host, NetworkPolicy& policy);
+
+// Lines of a policy file; `name` is the file's, for messages. Fails on the first line that is none.
+Result<NetworkPolicy> parse_policy(std::string_view text, std::string_view name,
+                                   std::span<const IpAddress> host);
+
+// `word` is a preset, or the path of a file of at most 1 MiB.
+Result<NetworkPolicy> read_policy(const std::string& word, std::span<const IpAddress> host);
+
+}  // namespace msb::launcher

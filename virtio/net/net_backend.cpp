@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "virtio/net/net_backend.hpp"
+
+#include <linux/if_tun.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "virtio/net/wire.hpp"
+
+namespace msb::virtio {
+
+namespace {
+
+constexpr std::size_t kLength = 4;  // bytes, in front of a frame
+// Several frames of the largest size, so that a system call gets more than one.
+constexpr std::size_t kInputSize = 4 * (kLength + kMaxFrame);
+
+bool is_temporary(int error) {
+  return error == EAGAIN || error == EINTR || error == ENOBUFS || error == ENOMEM;
+}
+
+}  // namespace
+
+// --- tap ---
+
+std::uint64_t TapBackend::features() const {
+  return kNetFeatureChecksum | kNetFeatureHostTso4 | kNetFeatureHostTso6 | kNetFeatureHostEcn |
+         kNetFeatureGuestChecksum | kNetFeatureGuestTso4 | kNetFeatureGuestTso6 |
+         kNetFeatureGuestEcn;
+}
+
+void TapBackend::set_features(std::uint64_t features) {
+  constexpr std::array<std::pair<std::uint64_t, unsigned>, 4> kOffloads{
+      {{kNetFeatureGuestChecksum, TUN_F_CSUM},
+       {kNetFeatureGuestTso4, TUN_F_TSO4},
+       {kNetFeatureGuestTso6, TUN_F_TSO6},
+       {kNetFeatureGuestEcn, TUN_F_TSO_ECN}}};
+  unsigned long offloads = 0;
+  for (const auto& [feature, offload] : kOffloads) {
+    offloads |= (features & feature) != 0 ? offload : 0U;
+  }
+  // A kernel that refuses goes on without them, which is slower and right.
+  ::ioctl(tap_.get(), TUNSETOFFLOAD, offloads);
+}
+
+NetBackend::Sent TapBackend::send(std::span<const iovec> pieces) {
+  const ssize_t sent = ::writev(tap_.get(), pieces.data(), static_cast<int>(pieces.size()));
+  if (sent >= 0) {
+    return Sent::kDone;
+  }
+  if (errno == EAGAIN) {
+    return Sent::kFull;
+  }
+  // EIO: the device is down, which may end. EBADFD: it was removed.
+  return errno == EBADFD ? Sent::kGone : Sent::kLost;
+}
+
+NetBackend::Received TapBackend::receive() {
+  NetHeader header{};
+  frame_.resize(kMaxFrame);
+  const std::array<iovec, 2> pieces{{{&header, sizeof header}, {frame_.data(), frame_.size()}}};
+  const InPlace received = receive_in_place(pieces);
+  if (received.outcome != Outcome::kFrame) {
+    return {received.outcome, {}, {}};
+  }
+  return {Outcome::kFrame, header, std::span(frame_).first(received.size - sizeof header)};
+}
+
+NetBackend::InPlace TapBackend::receive_in_place(std::span<const iovec> pieces) {
+  const ssize_t size = ::readv(tap_.get(), pieces.data(), static_cast<int>(pieces.size()));
+  if (size >= static_cast<ssize_t>(sizeof(NetHeader))) {
+    return {Outcome::kFrame, static_cast<std::size_t>(size)};
+  }
+  return {size < 0 && errno == EBADFD ? Outcome::kGone : Outcome::kNothing, 0};
+}
+
+// --- stream ---
+
+StreamBackend::StreamBackend(Fd socket) : socket_(std::move(socket)), input_(kInputSize) {}
+
+// The other side takes frames apart and sends on what is in them, over a socket of its own: it
+// needs no checksums, and theirs need no check, since memory does not damage them on the way.
+std::uint64_t StreamBackend::features() const {
+  return kNetFeatureChecksum | kNetFeatureGuestChecksum;
+}
+
+NetBackend::Sent StreamBackend::send(std::span<const iovec> pieces) {
+  if (!flush()) {
+    return gone_ ? Sent::kGone : Sent::kFull;
+  }
+  std::size_t size = 0;
+  for (const iovec& piece : pieces.subspan(1)) {
+    size += piece.iov_len;
+  }
+  std::array<std::byte, kLength> length{};
+  store32(length, 0, static_cast<std::uint32_t>(size));
+  pieces_.assign(pieces.begin(), pieces.end());
+  pieces_[0] = {length.data(), length.size()};
+  msghdr message{};
+  message.msg_iov = pieces_.data();
+  message.msg_iovlen = pieces_.size();
+  const ssize_t result = ::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (result < 0 && is_temporary(errno)) {
+    return Sent::kFull;
+  }
+  if (result < 0) {
+    gone_ = true;
+    return Sent::kGone;
+  }
+  auto sent = static_cast<std::size_t>(result);
+  for (const iovec& piece : pieces_) {
+    const std::size_t skipped = std::min(sent, piece.iov_len);
+    sent -= skipped;
+    const auto* const bytes = static_cast<const std::byte*>(piece.iov_base);
+    unsent_.insert(unsent_.end(), bytes + skipped, bytes + piece.iov_len);
+  }
+  return Sent::kDone;
+}
+
+bool StreamBackend::flush() {
+  if (unsent_.empty()) {
+    return !gone_;
+  }
+  const ssize_t sent =
+      ::send(socket_.get(), unsent_.data(), unsent_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent > 0) {
+    unsent_.erase(unsent_.begin(), unsent_.begin() + sent);
+  } else if (sent < 0 && !is_temporary(errno)) {
+    gone_ = true;
+    unsent_.clear();
+  }
+  return unsent_.empty() && !gone_;
+}
+
+NetBackend::Received StreamBackend::receive() {
+  while (!gone_) {
+    const auto waiting = unread();
+    if (waiting.size() >= kLength) {
+      const std::size_t length = load32(waiting, 0);
+      if (length < kEthernetHeader || length > kMaxFrame) {
+        gone_ = true;
+        break;
+      }
+      if (waiting.size() >= kLength + length) {
+        begin_ += kLength + length;
+        return {Outcome::kFrame,
+                {.flags = kNetHeaderDataValid,
+                 .gso_type = kNetGsoNone,
+                 .header_length = 0,
+                 .gso_size = 0,
+                 .checksum_start = 0,
+                 .checksum_offset = 0,
+                 .buffers = 0},
+                waiting.subspan(kLength, length)};
+      }
+    }
+    if (begin_ > 0) {
+      std::memmove(input_.data(), input_.data() + begin_, end_ - begin_);
+      end_ -= begin_;
+      begin_ = 0;
+    }
+    const ssize_t got =
+        ::recv(socket_.get(), input_.data() + end_, input_.size() - end_, MSG_DONTWAIT);
+    if (got > 0) {
+      end_ += static_cast<std::size_t>(got);
+    } else if (got < 0 && is_temporary(errno)) {
+      return {};
+    } else {
+      gone_ = true;
+    }
+  }
+  return {Outcome::kGone, {}, {}};
+}
+
+}  // namespace msb::virtio
