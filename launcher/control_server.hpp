@@ -2,6 +2,7 @@
 // The sandbox's control socket (docs/control.md): JSON-RPC, one object per line.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -48,6 +49,9 @@ class ControlServer {
   void running() { methods_.running(); }
   void stopping() { methods_.stopping(); }
   void stopped(int exit_status) { methods_.stopped(exit_status); }
+  [[nodiscard]] bool has_subscribers() const {
+    return std::ranges::any_of(seats_, &Seat::subscribed);
+  }
   // Sends an event to every subscriber; `details`: the members that only this kind has.
   void tell(std::string_view event, Json details);
 

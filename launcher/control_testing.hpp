@@ -91,7 +91,7 @@ struct ControlFixture {
   void serve(std::vector<RunningDisk> disks = {}, ControlServer::Limits limits = {}) {
     auto created = ControlServer::create(
         *wire.loop, path(), *requests, [this] { return open_agent(); },
-        {512, 2, std::move(disks), std::move(shares)}, limits);
+        {512, 2, std::move(disks), std::move(shares), Json::object()}, limits);
     REQUIRE(created);
     server = std::move(*created);
     server->open();

@@ -2,6 +2,7 @@
 #include "launcher/run.hpp"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -41,6 +42,14 @@ namespace {
 
 Outcome failed(const Error& error) {
   return {kExitLauncher, error.message};
+}
+
+// Each connection from or to the guest takes some, and there may be more than the usual limit.
+void allow_many_files() {
+  rlimit files{};
+  ::getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &files);
 }
 
 Result<Fd> open_part(std::string_view what, const std::string& named,
@@ -285,6 +294,7 @@ Outcome run(const RunOptions& options) {
     return failed(stop_grace_ms.error());
   }
   take_signals();
+  allow_many_files();
 
   const auto kvm = open_kvm();
   if (!kvm) {

@@ -46,6 +46,10 @@ Session::Session(Loop& loop, MachineProcess& machine, MachineRequests& requests,
       options_(std::move(options)),
       timeline_(timeline),
       opener_([this] { return machine_.connect(MSB_PORT_AGENT); }),
+      denials_(loop, opener_,
+               [this](const NetworkDenial& denial, const auto& program) {
+                 tell("denied", options_.network->describe(denial, program));
+               }),
       command_(loop, opener_, std::move(options_.command),
                {.started = [this](std::uint32_t) { on_started(); },
                 .first_output = [this] { timeline_.mark("first output"); },
@@ -106,6 +110,7 @@ Outcome Session::run() {
   if (options_.server != nullptr) {
     options_.server->close();
   }
+  denials_.close();
   options_.ports->close();
   options_.forwards->close();
   options_.network->close();
@@ -233,7 +238,7 @@ void Session::on_control_message(ControlMessage message) {
       }
       break;
     case ControlKind::kDenied:
-      on_denied(message.text);
+      on_denied(message);
       break;
     case ControlKind::kNetworkLost:
       options_.network->on_backend_lost();
@@ -273,21 +278,34 @@ void Session::on_connection(std::uint32_t port, Fd connection) {
   }
 }
 
-void Session::on_denied(const std::string& text) {
-  const auto denial = NetworkDenial::from_text(text);
+// When nobody wants to know, nobody has to be found out.
+void Session::on_denied(const ControlMessage& message) {
+  const auto denial = NetworkDenial::from_text(message.text);
   if (!denial) {
     finish({kExitLauncher, denial.error().message});
-  } else if (options_.control != nullptr) {
-    options_.control->tell("denied", options_.network->describe(*denial));
+    return;
+  }
+  const auto release = [this, number = message.value] {
+    // A machine that is gone has nobody to answer to; one that is busy answers by itself.
+    if (number != 0 && control_has_space(machine_.control())) {
+      [[maybe_unused]] const auto sent =
+          send_control(machine_.control(), ControlKind::kRelease, number);
+    }
+  };
+  if (options_.control == nullptr || !options_.control->has_subscribers()) {
+    release();
+  } else {
+    denials_.add(*denial, release);
+  }
+}
+
+void Session::tell(std::string_view event, Json details) {
+  if (options_.control != nullptr) {
+    options_.control->tell(event, std::move(details));
   }
 }
 
 void Session::watch_network() {
-  const auto tell = [this](std::string_view event, const std::string& how) {
-    if (options_.control != nullptr) {
-      options_.control->tell(event, {{"message", how}});
-    }
-  };
   options_.network->watch(
       {.replace =
            [this](Fd backend) {
@@ -295,11 +313,12 @@ void Session::watch_network() {
              requests_.send(
                  ControlKind::kNetwork, {}, [](const Result<std::string>&) {}, std::move(backend));
            },
-       .restarted = [tell](const std::string& how) { tell("network_restarted", how); },
+       .restarted =
+           [this](const std::string& how) { tell("network_restarted", {{"message", how}}); },
        .lost =
-           [tell](const std::string& how) {
+           [this](const std::string& how) {
              fmt::print(stderr, "msb-vmm: the sandbox has no network any more: {}\n", how);
-             tell("network_lost", how);
+             tell("network_lost", {{"message", how}});
            }});
 }
 

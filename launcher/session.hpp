@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/control.hpp"
 #include "base/loop.hpp"
@@ -15,6 +16,7 @@
 #include "launcher/control_server.hpp"
 #include "launcher/machine_process.hpp"
 #include "launcher/machine_requests.hpp"
+#include "launcher/network/denial_reports.hpp"
 #include "launcher/network/guest_forwards.hpp"
 #include "launcher/network/published_ports.hpp"
 #include "launcher/network/sandbox_network.hpp"
@@ -73,7 +75,7 @@ class Session {
   void on_machine_ended();
   void on_answer(const ControlMessage& message);
   void on_connection(std::uint32_t port, Fd connection);
-  void on_denied(const std::string& text);
+  void on_denied(const ControlMessage& message);
   void on_stopped(StopReason reason, const std::string& detail);
   // From the guest's control connection.
   bool on_guest_frame(const protocol::Frame& frame);
@@ -101,6 +103,7 @@ class Session {
   void expect_end();
   void tell_stopping();
   void watch_network();
+  void tell(std::string_view event, Json details);
   void fail_boot(std::string symptom);
   void lose_machine();
 
@@ -122,6 +125,7 @@ class Session {
 
   std::optional<protocol::FrameStream> guest_;
   const protocol::Opener opener_;
+  DenialReports denials_;
   Command command_;
   Signals signals_;
   Operation control_readable_;

@@ -21,6 +21,7 @@ MSB_VMM = REPOSITORY / "build/release/bin/msb-vmm"
 IMAGES = REPOSITORY / "build/images"
 BASE = f"{IMAGES}:base"
 PYTHON = f"{IMAGES}:python"
+TOOLS = f"{IMAGES}:tools"
 TIMEOUT = 120  # seconds; no single run may take longer, even in the emulated host
 
 # A shell lets what it runs in the background ignore interrupts, nohup lets it ignore hang-ups, and programs pass both on to
@@ -41,9 +42,9 @@ class Vmm:
     def __init__(self, home):
         self.environment = dict(os.environ, MSB_HOME=str(home))
 
-    def start(self, *arguments, **options):
+    def start(self, *arguments, prefix=(), **options):
         options.setdefault("stdin", subprocess.DEVNULL)
-        return subprocess.Popen([MSB_VMM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        return subprocess.Popen([*prefix, MSB_VMM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 env=self.environment, **options)
 
     def __call__(self, *arguments, stdin=b"", prefix=()):
@@ -99,6 +100,21 @@ def machines():
     return found
 
 
+def networks():
+    """Process ids of this run's passt, whose program only it may look at."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                name = (entry / "comm").read_text()
+            except OSError:
+                continue
+            above = list(ancestors(int(entry.name)))
+            if name.startswith("passt") and (os.getpid() in above or above[:1] == [1]):
+                found.append(int(entry.name))
+    return found
+
+
 def wait_until(condition, what, seconds=10):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -115,11 +131,12 @@ def nothing_left_behind(vmm):
                 "shared memory": sorted(name for name in os.listdir("/dev/shm") if "msb" in name),
                 "temporary files": sorted(name for name in os.listdir(TEMPORARY.name) if not name.startswith("pytest-of-"))}
 
-    before_machines = machines()
+    before_machines, before_networks = machines(), networks()
     before = state()
     yield
     try:
         wait_until(lambda: set(machines()) <= set(before_machines), "every msb process has ended")
+        wait_until(lambda: set(networks()) <= set(before_networks), "every passt has ended")
     finally:
         for pid in set(machines()) - set(before_machines):
             os.kill(pid, signal.SIGKILL)

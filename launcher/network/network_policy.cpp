@@ -75,6 +75,19 @@ std::vector<std::string_view> split(std::string_view line, std::string_view sepa
   }
 }
 
+// What is between commas, also where that is nothing.
+std::vector<std::string_view> split_list(std::string_view list) {
+  std::vector<std::string_view> items;
+  while (true) {
+    const std::size_t comma = list.find(',');
+    items.push_back(list.substr(0, comma));
+    if (comma == std::string_view::npos) {
+      return items;
+    }
+    list.remove_prefix(comma + 1);
+  }
+}
+
 // Of IPv4 and IPv6 for "icmp"; nothing for what is no protocol.
 std::optional<std::array<std::uint32_t, 2>> protocols_of(std::string_view word) {
   if (word == "tcp") {
@@ -125,10 +138,14 @@ class Line {
       if (!protocols || words_[1] == "icmp") {
         return fail("has ports, which only tcp and udp have");
       }
-      ports = split(words_[at++], ",");
+      ports = split_list(words_[at++]);
     }
     if (at < words_.size()) {
       return fail("goes on with \"{}\" where it should end", words_[at]);
+    }
+    if (policy_.rules.size() + prefixes.size() * ports.size() > kMaxNetworkRules) {
+      return fail("makes it more than {} rules, of which each range of ports is one",
+                  kMaxNetworkRules);
     }
     for (const IpPrefix& prefix : prefixes) {
       rule.destination = prefix;

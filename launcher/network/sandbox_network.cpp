@@ -15,6 +15,7 @@
 #include "launcher/network/host_addresses.hpp"
 #include "launcher/network/ip_text.hpp"
 #include "launcher/network/tap.hpp"
+#include "protocol/quote.hpp"
 
 namespace msb::launcher {
 
@@ -334,7 +335,8 @@ Json SandboxNetwork::status() const {
   return {{"mode", mode_}, {"addresses", std::move(addresses)}};
 }
 
-Json SandboxNetwork::describe(const NetworkDenial& denial) const {
+Json SandboxNetwork::describe(const NetworkDenial& denial,
+                              const std::optional<protocol::SocketOwner>& program) const {
   std::string rule = "no rule allows it";
   switch (denial.reason) {
     case NetworkDenial::Reason::kRule:
@@ -357,6 +359,10 @@ Json SandboxNetwork::describe(const NetworkDenial& denial) const {
   details["protocol"] = protocol.empty() ? Json(denial.protocol) : Json(protocol);
   if (denial.protocol == IPPROTO_TCP || denial.protocol == IPPROTO_UDP) {
     details["port"] = denial.destination_port;
+  }
+  if (program) {
+    details["process"] = {
+        {"pid", program->pid}, {"user", program->user}, {"name", protocol::quote(program->name)}};
   }
   return details;
 }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "launcher/json_rpc.hpp"
 #include "launcher/network/network_policy.hpp"
 #include "launcher/network/passt.hpp"
+#include "protocol/guest_frames.hpp"
 
 namespace msb::launcher {
 
@@ -67,7 +69,9 @@ class SandboxNetwork {
 
   // For the control socket.
   [[nodiscard]] Json status() const;
-  [[nodiscard]] Json describe(const NetworkDenial& denial) const;
+  // `program`: that of the guest's, if it is known.
+  [[nodiscard]] Json describe(const NetworkDenial& denial,
+                              const std::optional<protocol::SocketOwner>& program) const;
 
  private:
   SandboxNetwork(AsyncIo& io, NetworkPolicy policy);

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image `tools`: what tests of disks, memory and processors run in guests."""
+"""The image `tools`: what tests of disks, memory, processors and networks run in guests."""
 
 import debian_image
 
 PACKAGES = ["e2fsprogs", "fio", "stress-ng", "sqlite3", "attr", "acl", "procps", "mount", "util-linux",
-            "coreutils", "bash"]
+            "coreutils", "bash", "apt", "curl", "iproute2", "iperf3", "netcat-openbsd"]
 # Only scripts that evaluate what fio found need Python, which would be a quarter of all files here: removed
 # before the tools are tried.
 TOOLS_WORK = """
@@ -14,7 +14,9 @@ rm /tmp/check
 stress-ng --version
 test "$(sqlite3 :memory: 'select 6 * 7')" = 42
 mke2fs -V
-for program in getfattr getfacl ps lsblk blkdiscard mount; do $program --version; done
+ip -V
+test -x /usr/bin/nc
+for program in getfattr getfacl ps lsblk blkdiscard mount curl iperf3; do $program --version; done
 """
 
 

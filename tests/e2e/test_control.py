@@ -12,12 +12,11 @@ import sys
 import time
 
 import pytest
-from conftest import BASE, IMAGES, REPOSITORY, TIMEOUT, machines, read_output, wait_until
+from conftest import BASE, REPOSITORY, TIMEOUT, TOOLS, machines, read_output, wait_until
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
 from control_client import Control, ControlError  # noqa: E402
 
-TOOLS = f"{IMAGES}:tools"
 MIB = 1 << 20
 FULL = os.environ.get("MSB_TEST_FULL") == "1"
 

@@ -7,10 +7,9 @@ import subprocess
 import time
 
 import pytest
-from conftest import IMAGES, TIMEOUT
+from conftest import TIMEOUT, TOOLS
 from test_disks import MIB, check, disk, ext4, kill_the_machine, output, scratch, start_on  # noqa: F401  (disk, scratch: fixtures)
 
-TOOLS = f"{IMAGES}:tools"
 FULL = os.environ.get("MSB_TEST_FULL") == "1"
 
 

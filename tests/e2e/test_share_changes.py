@@ -2,11 +2,11 @@
 """Shares that come and go while the guest runs."""
 
 import os
-import subprocess
 
 import pytest
-from conftest import BASE, TIMEOUT, machines, read_output
-from control_client import Control, ControlError
+from conftest import machines
+from control_client import ControlError
+from guest_shell import GuestShell
 from test_disks import scratch  # noqa: F401  (a fixture)
 from test_shares import shared  # noqa: F401  (a fixture)
 
@@ -14,34 +14,8 @@ from test_shares import shared  # noqa: F401  (a fixture)
 @pytest.fixture
 def sandbox(vmm, tmp_path):
     """A shell in a guest, and the control socket."""
-
-    class Sandbox:
-        def __init__(self):
-            path = tmp_path / "control"
-            loop = "while read -r line; do eval \"$line\" > /tmp/said 2>&1; status=$?; wc -c < /tmp/said; echo $status; cat /tmp/said; done"
-            self.process = vmm.start("run", "--image", BASE, "--control", path, "--", "sh", "-c", loop, stdin=subprocess.PIPE)
-            self.control = Control(path)
-            self("true")
-
-        def line(self):
-            line = b""
-            while not line.endswith(b"\n"):
-                line += read_output(self.process, 1)
-            return int(line)
-
-        def __call__(self, command, status=0):
-            self.process.stdin.write(command.encode() + b"\n")
-            self.process.stdin.flush()
-            size, ended = self.line(), self.line()
-            said = read_output(self.process, size).decode() if size else ""
-            assert ended == status, said
-            return said
-
-    started = Sandbox()
-    yield started
-    started.control.__exit__()
-    started.process.stdin.close()
-    started.process.wait(TIMEOUT)
+    with GuestShell(vmm, tmp_path / "control") as started:
+        yield started
 
 
 def gone(place):

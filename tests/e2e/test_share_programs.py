@@ -8,12 +8,11 @@ import os
 import subprocess
 import tarfile
 
-from conftest import IMAGES, TIMEOUT
+from conftest import IMAGES, TIMEOUT, TOOLS
 from test_disks import output, scratch  # noqa: F401  (scratch: a fixture)
 from test_shares import shared  # noqa: F401  (a fixture)
 
 DEVELOP = f"{IMAGES}:develop"
-TOOLS = f"{IMAGES}:tools"
 FULL = os.environ.get("MSB_TEST_FULL") == "1"
 
 
