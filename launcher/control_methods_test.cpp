@@ -32,7 +32,7 @@ TEST_CASE_FIXTURE(ControlFixture, "the status follows what becomes of the sandbo
   ControlClient one = client();
   const Json status = ask(one, "status").at("result");
   CHECK(status.at("uptime_ms").get<std::int64_t>() >= 0);
-  CHECK(status.size() == 6);
+  CHECK(status.size() == 7);
   CHECK(status.at("state") == "starting");
   CHECK(status.at("memory_mib") == 512);
   CHECK(status.at("cpus") == 2);

@@ -33,8 +33,8 @@ constexpr std::uint64_t kRate = 1'000'000;   // bytes per second, where there is
 constexpr std::size_t kMostPieces = 8;       // of what the guest sends
 constexpr GuestAddress kSend = FuzzRam::kStart + kPage;
 constexpr GuestAddress kBuffers = FuzzRam::kStart + 2 * kPage;
-constexpr std::uint32_t kGoodBuffer = 1600;  // the largest of a driver that does as it should
-constexpr std::size_t kGoodBuffers = 12;
+constexpr std::uint32_t kGoodBuffer = 1536;  // the largest of a driver that does as it should
+constexpr std::size_t kGoodBuffers = FuzzDriver::kGoodSize;
 
 // What a backend does instead of its work.
 enum class Answer : std::uint8_t { kHonest, kNot, kLost, kGone };
@@ -101,7 +101,7 @@ class CheckedBackend final : public NetBackend {
  private:
   // The header and the first bytes of a frame, which are looked at, are the device's; the others
   // are in RAM. Gives their size.
-  [[nodiscard]] std::size_t check(std::span<const iovec> pieces) const {
+  std::size_t check(std::span<const iovec> pieces) const {
     require(pieces.size() >= 2 && pieces[0].iov_len == sizeof(NetHeader) &&
                 pieces[1].iov_len <= kMaxHeaders,
             "a frame has its header and its first bytes in front");

@@ -36,18 +36,32 @@ class TunnelRelays::Opening : public std::enable_shared_from_this<Opening> {
     if (std::exchange(ended_, true)) {
       return;
     }
+    const auto kept = shared_from_this();
     tunnel_.reset();
-    io_.cancel(gone_);
     owner_->openings_.erase(position_);
+    if (gone_.pending()) {
+      io_.cancel(gone_);
+    } else {
+      let_go();
+    }
   }
 
  private:
   void complete(std::int32_t result) {
     const auto kept = shared_from_this();
-    if (!ended_ && result != -ECANCELED) {
+    // io_uring tells unasked that a client has ended its half, which is no reason to go.
+    if (!ended_ && result >= 0 && (result & (POLLHUP | POLLERR)) == 0) {
+      return;
+    }
+    if (!ended_) {
       end();
       owner_->on_left();
+    } else {
+      let_go();
     }
+  }
+
+  void let_go() {
     if (client_) {
       reset_at_close(client_.get());
       client_.reset();
@@ -58,10 +72,12 @@ class TunnelRelays::Opening : public std::enable_shared_from_this<Opening> {
   void on_answer(protocol::Answer<Fd> answer) {
     const auto kept = shared_from_this();
     TunnelRelays& owner = *owner_;
+    Fd client = std::move(client_);
     end();
     if (answer) {
-      owner.relays_.add(std::move(client_), std::move(*answer));
+      owner.relays_.add(std::move(client), std::move(*answer));
     } else {
+      reset_at_close(client.get());
       owner.on_left();
     }
   }

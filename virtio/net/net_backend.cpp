@@ -91,7 +91,10 @@ std::uint64_t StreamBackend::features() const {
 
 NetBackend::Sent StreamBackend::send(std::span<const iovec> pieces) {
   if (!flush()) {
-    return gone_ ? Sent::kGone : Sent::kFull;
+    return Sent::kFull;
+  }
+  if (gone_) {
+    return Sent::kGone;
   }
   std::size_t size = 0;
   for (const iovec& piece : pieces.subspan(1)) {
@@ -124,7 +127,7 @@ NetBackend::Sent StreamBackend::send(std::span<const iovec> pieces) {
 
 bool StreamBackend::flush() {
   if (unsent_.empty()) {
-    return !gone_;
+    return true;
   }
   const ssize_t sent =
       ::send(socket_.get(), unsent_.data(), unsent_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -134,7 +137,7 @@ bool StreamBackend::flush() {
     gone_ = true;
     unsent_.clear();
   }
-  return unsent_.empty() && !gone_;
+  return unsent_.empty();
 }
 
 NetBackend::Received StreamBackend::receive() {

@@ -35,7 +35,8 @@ class NetBackend {
   // Sends a frame: a NetHeader, which is pieces[0], and what follows. kFull: nothing was sent, to
   // be tried again; kLost: it cannot be sent, others can; kGone: nothing will be any more.
   virtual Sent send(std::span<const iovec> pieces) = 0;
-  // Sends on what it kept of frames that it took; false while there is more of it.
+  // Sends on what it kept of frames that it took; false while there is more of it, and it is to be
+  // called again when it is writable.
   virtual bool flush() = 0;
 
   enum class Outcome : std::uint8_t { kFrame, kNothing, kGone };

@@ -107,10 +107,18 @@ void NetDevice::send() {
     }
     queues_[kNetTransmitQueue].push(std::move(*chain), 0);
   }
+  flush();
   if (!answers_.empty()) {
     receive();
   }
   notify(queues_, driver_);
+}
+
+// The rest of a frame that the backend took in part: its end must not wait for the next frame.
+void NetDevice::flush() {
+  if (backend_ != nullptr && !writable_.pending() && !backend_->flush()) {
+    io_.poll(backend_->descriptor(), POLLOUT, writable_);
+  }
 }
 
 // What is checked is what is sent: headers are copied once, and only what is behind them comes from

@@ -64,6 +64,7 @@ class NetDevice final : public Device {
   void send();
   enum class Next : std::uint8_t { kGoOn, kWait };
   Next send_frame(DescriptorChain& chain);
+  void flush();
   void refuse(std::span<const std::byte> head, std::uint64_t now);
   void release_overdue();
   // Of frames for the guest.
