@@ -5,7 +5,10 @@ extern "C" {
 #include "initramfs/process.h"
 }
 
+#include <arpa/inet.h>
 #include <doctest/doctest.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -190,6 +193,42 @@ class Server {
  private:
   int listener_;
 };
+
+/// A UDP socket in the guest, on 127.0.0.1.
+class DatagramServer {
+ public:
+  DatagramServer() : socket_(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof address;
+    REQUIRE(bind(socket_, reinterpret_cast<sockaddr*>(&address), length) == 0);
+    REQUIRE(getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &length) == 0);
+    port_ = ntohs(address.sin_port);
+  }
+  ~DatagramServer() { close(socket_); }
+  DatagramServer(const DatagramServer&) = delete;
+  DatagramServer& operator=(const DatagramServer&) = delete;
+
+  int descriptor() const { return socket_; }
+  uint16_t port() const { return port_; }
+
+ private:
+  int socket_;
+  uint16_t port_ = 0;
+};
+
+/// Whether something came. What is lost without memory is not waited for as long as what is slow.
+bool comes(int descriptor) {
+  constexpr int kStepMs = 100;
+  pollfd waited{.fd = descriptor, .events = POLLIN, .revents = 0};
+  for (int waited_ms = 0; waited_ms < kPatienceSeconds * 1000; waited_ms += kStepMs) {
+    const bool may_be_lost = faults->happened;
+    if (poll(&waited, 1, kStepMs) > 0) return true;
+    if (may_be_lost) break;
+  }
+  return false;
+}
 
 /// All until the end of the stream.
 std::string read_all(const Connection& connection) {
@@ -381,6 +420,51 @@ TEST_CASE("tunnel_that_memory_fails_is_refused_or_closed_and_what_came_before_is
     const std::string back = read_all(host);
     CHECK(std::string("back").starts_with(back));
     return over == "over" && back == "back";
+  });
+}
+
+TEST_CASE("datagrams_that_memory_fails_are_lost_or_whole") {
+  using namespace std::string_literals;
+  fail_allocations(3, [&](const Agent& agent) {
+    const DatagramServer server;
+    Connection host = agent.connect();
+    const msb_connect request{.kind = MSB_CONNECT_UDP, .port = server.port()};
+    if (!ask(host, frame(MSB_CONNECT, bytes_of(request)) + "\4\0over"s)) return false;
+    if (!comes(server.descriptor())) return false;
+    char piece[64];
+    sockaddr_in sender{};
+    socklen_t length = sizeof sender;
+    const ssize_t over = recvfrom(server.descriptor(), piece, sizeof piece, 0,
+                                  reinterpret_cast<sockaddr*>(&sender), &length);
+    REQUIRE(over == 4);
+    CHECK(std::string(piece, 4) == "over");
+    REQUIRE(sendto(server.descriptor(), "back", 4, 0, reinterpret_cast<sockaddr*>(&sender),
+                   length) == 4);
+    if (!comes(host.descriptor())) return false;
+    shutdown(host.descriptor(), SHUT_WR);
+    const std::string back = read_all(host);
+    CHECK((back.empty() || back == "\4\0back"s));
+    return !back.empty();
+  });
+}
+
+TEST_CASE("owner_of_a_socket_that_memory_fails_is_refused_or_has_no_name") {
+  fail_allocations(1, [](const Agent& agent) {
+    const DatagramServer server;
+    Connection connection = agent.connect();
+    const msb_socket ends{.family = 4,
+                          .protocol = IPPROTO_UDP,
+                          .local_port = server.port(),
+                          .remote_port = 9,
+                          .reserved = 0,
+                          .remote = {192, 0, 2, 1}};
+    const auto answered = ask(connection, frame(MSB_SOCKET_OWNER, bytes_of(ends)));
+    if (!answered) return false;
+    const Frame& owner = answered->back();
+    if (owner.type == MSB_DONE) return false;
+    REQUIRE(owner.type == MSB_OWNER);
+    CHECK(owner.as<msb_owner>().pid == static_cast<uint32_t>(getpid()));
+    return owner.payload.size() > sizeof(msb_owner);
   });
 }
 

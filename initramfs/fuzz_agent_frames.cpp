@@ -9,6 +9,7 @@
 // Seeds: tests/corpus/host-frames.
 extern "C" {
 #include "initramfs/agent.h"
+#include "initramfs/socket_lookup.h"
 #include "initramfs/socket_owner.h"
 #include "initramfs/spawn.h"
 }
@@ -39,6 +40,7 @@ extern "C" {
 extern "C" {
 int __real_epoll_wait(int epoll, epoll_event* events, int most, int timeout_ms);
 int __real_connect(int socket, const sockaddr* address, socklen_t length);
+ssize_t __real_recv(int socket, void* bytes, size_t length, int flags);
 }
 
 namespace {
@@ -147,13 +149,52 @@ class HostEnd {
     require(frame.has_value());
   }
 
+  [[nodiscard]] bool is_of_datagrams() const {
+    msb_connect request{};
+    std::memcpy(&request, sent_.data() + sizeof(msb_frame_header), sizeof request);
+    return request.kind == MSB_CONNECT_UDP;
+  }
+
   // The server at the other end of a tunnel sends back what it gets.
   void check_raw() const {
     if (!is_raw_) {
       return;
     }
     const Bytes echoed = Bytes(sent_).subspan(sizeof(msb_frame_header) + first().length);
+    if (is_of_datagrams()) {
+      check_datagrams(echoed);
+      return;
+    }
     require(raw_.size() <= echoed.size() && std::ranges::equal(raw_, echoed.first(raw_.size())));
+  }
+
+  // Each of those that came back is one that was sent, in that order; some are lost, or cut by
+  // recv(2).
+  void check_datagrams(Bytes echoed) const {
+    Bytes back(raw_);
+    while (const auto came = take_datagram(back)) {
+      std::optional<Bytes> sent;
+      do {
+        sent = take_datagram(echoed);
+        require(sent.has_value());
+      } while (sent->size() < came->size() ||
+               !std::ranges::equal(*came, sent->first(came->size())));
+    }
+  }
+
+  static std::optional<Bytes> take_datagram(Bytes& stream) {
+    constexpr std::size_t kLength = 2;
+    if (stream.size() < kLength) {
+      return std::nullopt;
+    }
+    const auto length =
+        std::to_integer<std::size_t>(stream[0]) | std::to_integer<std::size_t>(stream[1]) << 8U;
+    if (stream.size() - kLength < length) {
+      return std::nullopt;
+    }
+    const Bytes datagram = stream.subspan(kLength, length);
+    stream = stream.subspan(kLength + length);
+    return datagram;
   }
 
   Fd socket_;
@@ -318,11 +359,12 @@ class World {
   }
 
   // A server that sends back what it gets takes the place of the socket.
-  void connect(int socket) {
-    int other = -1;
-    make_pair(servers_.emplace_back(), other);
-    require(dup2(other, socket) == socket);
-    close(other);
+  void connect(int socket, int type) {
+    int ends[2];
+    require(socketpair(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
+    (type == SOCK_DGRAM ? datagram_servers_ : servers_).emplace_back(ends[0]);
+    require(dup2(ends[1], socket) == socket);
+    close(ends[1]);
   }
 
  private:
@@ -407,6 +449,13 @@ class World {
         shutdown(server.get(), SHUT_WR);
       }
     }
+    for (const Fd& server : datagram_servers_) {
+      static std::byte datagram[kMostInput];
+      ssize_t n = 0;
+      while ((n = __real_recv(server.get(), datagram, sizeof datagram, MSG_DONTWAIT)) >= 0) {
+        send(server.get(), datagram, static_cast<std::size_t>(n), MSG_NOSIGNAL | MSG_DONTWAIT);
+      }
+    }
   }
 
   // Whatever came before, the agent answers one more request, and ends when it is told to.
@@ -433,6 +482,7 @@ class World {
   std::optional<HostEnd> last_;
   std::vector<Program> programs_;
   std::vector<Fd> servers_;
+  std::vector<Fd> datagram_servers_;
 };
 
 World* world = nullptr;
@@ -498,6 +548,7 @@ bool __wrap_spawn(const start_request* request, spawned* spawned, failure* failu
 bool __wrap_spawn_result(int report, const start_request* request, uint32_t* pid, failure* failure);
 pid_t __wrap_namespace_fork_beside(pid_t init, bool* restored);
 bool __wrap_socket_owner_find(const msb_socket* ends, socket_owner* owner);
+bool __wrap_socket_lookup_receiver(const guest_address* address);
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
 int __wrap_epoll_wait(int epoll, epoll_event* events, int most, int) {
@@ -505,8 +556,11 @@ int __wrap_epoll_wait(int epoll, epoll_event* events, int most, int) {
 }
 
 int __wrap_connect(int socket, const sockaddr* address, socklen_t) {
-  if (address->sa_family == AF_UNIX) {
-    world->connect(socket);
+  int type = 0;
+  socklen_t length = sizeof type;
+  require(getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &length) == 0);
+  if (address->sa_family == AF_UNIX || type == SOCK_DGRAM) {
+    world->connect(socket, type);
     return 0;
   }
   errno = ECONNREFUSED;
@@ -560,6 +614,10 @@ pid_t __wrap_namespace_fork_beside(pid_t, bool* restored) {
 bool __wrap_socket_owner_find(const msb_socket* ends, socket_owner* owner) {
   *owner = {.fields = {.pid = ends->local_port, .user = ends->family}, .name = "program"};
   return ends->remote_port % 2 == 0;
+}
+
+bool __wrap_socket_lookup_receiver(const guest_address* address) {
+  return address->any.sa_family == AF_INET6;
 }
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -41,11 +41,13 @@ class Type(enum.IntEnum):
     SET_CLOCK = 72
     ADD_ENTROPY = 73
     SET_NAMES = 74
+    SOCKET_OWNER = 77
     DONE = 96
     PONG = 97
     PROCESS = 98
     MEASURED = 99
     LISTENER = 100
+    OWNER = 101
     FILES = 112
     CONNECT = 113
     FILE_STAT = 128
@@ -81,6 +83,7 @@ LENGTHS = {
     Type.PROCESS: (82, SMALL_MAX),
     Type.MEASURED: (144, 144),
     Type.LISTENER: (24, 24),
+    Type.OWNER: (8, 23),
     Type.FILE_DATA: (1, DATA_MAX),
     Type.FILE_ENTRY: (66, REQUEST_MAX),
 }
@@ -95,6 +98,12 @@ class Stage(enum.IntEnum):
     EXECUTE = 6
     PROCESS = 7
     FILE = 8
+
+
+class Connect(enum.IntEnum):
+    TCP = 1
+    UNIX = 2
+    UDP = 3
 
 
 class Start(enum.IntFlag):
@@ -266,6 +275,22 @@ class Listener:
 
 
 @dataclasses.dataclass(frozen=True)
+class Owner:
+    """The program that has a socket."""
+
+    pid: int
+    user: int
+    name: str
+
+    @classmethod
+    def parse(cls, payload):
+        pid, user = struct.unpack_from("<II", payload)
+        if pid == 0:
+            raise ProtocolError("OWNER with the pid 0")
+        return cls(pid, user, os.fsdecode(payload[8:]))
+
+
+@dataclasses.dataclass(frozen=True)
 class Entry:
     mode: int
     user: int
@@ -307,6 +332,16 @@ def done_value(frame):
 def done_without_value(value):
     if value != 0:
         raise ProtocolError(f"DONE with the value {value}, where it has none")
+
+
+def connect_payload(kind, port=0, path=None):
+    return struct.pack("<II", kind, port) + (b"" if path is None else strings(path))
+
+
+def socket_payload(protocol, local_port, remote, remote_port):
+    """The ends of a socket, for SOCKET_OWNER: of the IP protocol 6 or 17, and whom it talks to."""
+    remote = ipaddress.ip_address(remote)
+    return struct.pack("<IIHHI16s", remote.version, protocol, local_port, remote_port, 0, remote.packed)
 
 
 def start_payload(argv, env=None, directory="/", user="", groups=(), limits=(), umask=0o022, timeout_ms=0, keep=None,

@@ -117,6 +117,22 @@ TEST_CASE_FIXTURE(Fixture, "IPv4 and IPv6 have their ports beside each other") {
   wire.loop->drain();
 }
 
+TEST_CASE_FIXTURE(
+    Fixture, "a client that ends its half before the guest has answered is heard and answered") {
+  REQUIRE(create({"0:80"}));
+  ports->open();
+  Peer client = this->client();
+  client.say("question");
+  client.end();
+  Peer& guest = asked(80);
+  FakeAgent::accept(guest);
+  CHECK(run_until([&] { return guest.hear() == "question" && guest.has_ended(); }));
+  guest.say("answer");
+  guest.end();
+  CHECK(run_until([&] { return client.has_ended(); }));
+  CHECK(client.hear() == "answer");
+}
+
 TEST_CASE_FIXTURE(Fixture, "connections wait until the guest is ready, and are then its own") {
   REQUIRE(create({"0:80", "0:443"}));
   Peer client = this->client(1);

@@ -94,7 +94,7 @@ void NetDevice::send() {
       auto popped = queues_[kNetTransmitQueue].pop();
       if (!popped) {
         broken();
-        return;
+        break;
       }
       if (!*popped) {
         break;
@@ -347,6 +347,11 @@ void NetDevice::give(const NetHeader& header, std::span<const std::byte> head, s
   receive_tokens_.take(size, options_.clock());
   write(sizeof header, head);
   NetHeader first = header;
+  first.buffers = 0;  // not what the backend wrote there
+  // 5.1.6.4.1: without the feature the driver is told nothing of checksums.
+  if ((accepted_ & kNetFeatureGuestChecksum) == 0) {
+    first.flags = 0;
+  }
   std::size_t left = sizeof header + size;
   for (const DescriptorChain& buffer : buffers_) {
     ++first.buffers;
@@ -391,8 +396,8 @@ void NetDevice::use_buffers(std::size_t size) {
 
 // Cancelled it goes on with the backend that took the old one's place; else the loop ends.
 void NetDevice::on_polled(std::int32_t result, std::uint16_t index) {
-  const bool replaced = old_backend_ != nullptr;
-  release_old_backend();
+  const bool replaced = !old_backends_.empty();
+  release_old_backends();
   if (result != -ECANCELED || replaced) {
     on_queue(index);
   }
@@ -407,15 +412,17 @@ void NetDevice::on_time(std::int32_t result, std::uint16_t index) {
 // It lives for as long as its descriptor is polled.
 void NetDevice::drop_backend() {
   kept_.reset();
-  old_backend_ = std::move(backend_);
+  if (backend_ != nullptr) {
+    old_backends_.push_back(std::move(backend_));
+  }
   io_.cancel(readable_);
   io_.cancel(writable_);
-  release_old_backend();
+  release_old_backends();
 }
 
-void NetDevice::release_old_backend() {
+void NetDevice::release_old_backends() {
   if (!readable_.pending() && !writable_.pending()) {
-    old_backend_.reset();
+    old_backends_.clear();
   }
 }
 

@@ -80,7 +80,7 @@ class NetDevice final : public Device {
 
   void lose_backend();
   void drop_backend();
-  void release_old_backend();
+  void release_old_backends();
   void on_polled(std::int32_t result, std::uint16_t index);
   void on_time(std::int32_t result, std::uint16_t index);
   void broken();
@@ -89,7 +89,7 @@ class NetDevice final : public Device {
 
   NetOptions options_;
   std::unique_ptr<NetBackend> backend_;
-  std::unique_ptr<NetBackend> old_backend_;  // as long as its descriptor is polled
+  std::vector<std::unique_ptr<NetBackend>> old_backends_;  // while a descriptor of theirs is polled
   FrameFilter filter_;
   AsyncIo& io_;
   const std::uint64_t features_;

@@ -91,6 +91,31 @@ TEST_CASE("frames for the guest take as many buffers as they need, and say how m
   }
 }
 
+TEST_CASE("of a backend's header the driver gets what it asked for, and its own count of buffers") {
+  for (const bool tap : {true, false}) {
+    for (const std::uint64_t left_out : {std::uint64_t{0}, kNetFeatureGuestChecksum}) {
+      CAPTURE(tap);
+      CAPTURE(left_out);
+      NetGuest guest(tap);
+      guest.start(NetGuest::kFeatures & ~left_out);
+      guest.give_buffers(4, 2000);
+      guest.arrive(to_guest(100), {.flags = kNetHeaderDataValid,
+                                   .gso_type = kNetGsoNone,
+                                   .header_length = 0,
+                                   .gso_size = 0,
+                                   .checksum_start = 0,
+                                   .checksum_offset = 0,
+                                   .buffers = 1});
+      guest.io.run();
+      const auto received = guest.receive();
+      REQUIRE(received);
+      CHECK(received->frame == to_guest(100));
+      CHECK(received->header.buffers == 1);
+      CHECK(received->header.flags == (left_out == 0 ? kNetHeaderDataValid : 0));
+    }
+  }
+}
+
 TEST_CASE("a burst that finds too few buffers waits, and goes on where it stopped") {
   for (const bool tap : {true, false}) {
     CAPTURE(tap);
@@ -210,6 +235,27 @@ TEST_CASE("a backend that takes no more holds the guest's frames up, and loses n
   }
 }
 
+TEST_CASE("a frame that the stream takes in part is sent to its end, and waits for no other one") {
+  const Frame frame = from_guest(60'000);
+  for (std::size_t count = 1; count <= 10; ++count) {  // with one of them the socket is full
+    CAPTURE(count);
+    NetGuest guest(false);
+    guest.start();
+    for (std::size_t i = 0; i < count; ++i) {
+      guest.send(frame);
+    }
+    std::size_t taken = 0;
+    for (int round = 0; round < 100 && taken < count; ++round) {
+      if (const auto came = guest.taken()) {
+        REQUIRE(*came == frame);
+        ++taken;
+      }
+      guest.io.run();
+    }
+    CHECK(taken == count);
+  }
+}
+
 TEST_CASE("a denied connection is told, and answered when that was taken notice of or soon") {
   NetGuest guest(false, {});
   guest.start();
@@ -323,6 +369,24 @@ TEST_CASE("a backend that goes is told of once; frames are dropped until there i
     CHECK(guest.receive()->frame == to_guest(11));
     CHECK(guest.lost == 1);
   }
+}
+
+TEST_CASE("a backend that is replaced lives as long as it is polled, however often that happens") {
+  NetGuest guest(false);
+  guest.start();
+  REQUIRE(guest.io.pending(FakeIo::Kind::kPoll) == 1);
+  guest.io.hold = [](const FakeIo::Request&) { return true; };
+  const int polled = guest.io.requests()[0].fd;
+  guest.replace_backend();
+  guest.replace_backend();
+  CHECK(::fcntl(polled, F_GETFD) >= 0);
+  guest.io.hold = nullptr;
+  guest.give_buffers(1, 2000);
+  guest.io.run();
+  CHECK(::fcntl(polled, F_GETFD) < 0);
+  guest.arrive(bytes(100));
+  guest.io.run();
+  CHECK(guest.receive());
 }
 
 TEST_CASE("a stream that is none ends the backend") {
