@@ -126,7 +126,7 @@ class World:
         return process
 
     def web(self, directory, port=80, where=None):
-        return self.serve(sys.executable, "-m", "http.server", "--bind", "::", "--directory", directory, str(port), where=where, ready=port)
+        return self.serve("busybox", "httpd", "-f", "-p", f"[::]:{port}", "-h", directory, where=where, ready=port)
 
     def dns(self):
         return self.serve(sys.executable, "-c", DNS_SERVER, FAR4, FAR6)

@@ -94,7 +94,7 @@ def test_a_policy_file_is_followed_to_the_port(vmm, bed, web, tmp_path):
 
 def test_without_a_network_nothing_is_sent_and_no_passt_runs(vmm, bed, web, tmp_path):
     bed.web(web)
-    for options in (["--net", "none"], ["--policy", "none"], ["--policy", "group"]):
+    for options in (["--net", "none"], ["--policy", "group"]):
         result = vmm.run("sh", "-c", f"wget -q -T 5 -O - {url(FAR4)}; ls /sys/class/net; cat /etc/resolv.conf", options=options, prefix=bed.near.prefix)
         assert b"hello" not in result.stdout, options
         assert b"127.77.0.53" not in result.stdout

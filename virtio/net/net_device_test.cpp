@@ -374,6 +374,7 @@ TEST_CASE("a backend that goes is told of once; frames are dropped until there i
 TEST_CASE("a backend that is replaced lives as long as it is polled, however often that happens") {
   NetGuest guest(false);
   guest.start();
+  guest.give_buffers(1, 2000);
   REQUIRE(guest.io.pending(FakeIo::Kind::kPoll) == 1);
   guest.io.hold = [](const FakeIo::Request&) { return true; };
   const int polled = guest.io.requests()[0].fd;
@@ -381,7 +382,6 @@ TEST_CASE("a backend that is replaced lives as long as it is polled, however oft
   guest.replace_backend();
   CHECK(::fcntl(polled, F_GETFD) >= 0);
   guest.io.hold = nullptr;
-  guest.give_buffers(1, 2000);
   guest.io.run();
   CHECK(::fcntl(polled, F_GETFD) < 0);
   guest.arrive(bytes(100));
