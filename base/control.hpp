@@ -36,8 +36,9 @@ enum class ControlKind : std::uint32_t {
   kSetBalloon = 9,  // text: "MIB": so much of its memory the guest is asked to give back
   kAddShare = 10,   // text: "ro CACHE PATH" or "rw …", a ShareCache and the place in the virtio-fs
                     // device; descriptor: O_PATH
-  kRemoveShare = 11,  // text: that place
-  kNetwork = 12,      // descriptor: another backend of the same kind for the network card
+  kRemoveShare = 11,    // text: that place
+  kHostAddresses = 14,  // text: host_addresses_text(): the host's own addresses are these now
+  kNetwork = 12,        // descriptor: another backend of the same kind for the network card
 
   // machine to launcher
   kRunning = 16,  // the vCPUs run, if times were asked for; text: "name nanoseconds" lines of

@@ -2,6 +2,7 @@
 #include "base/machine_config.hpp"
 
 #include <bit>
+#include <charconv>
 
 #include "base/json.hpp"
 #include "base/share_cache.hpp"
@@ -15,6 +16,18 @@ constexpr std::size_t kMaxNetworkAddresses = 8;
 bool is_prefix(const IpPrefix& prefix) {
   return (prefix.address.family == 4 || prefix.address.family == 6) &&
          prefix.length <= prefix.address.bits();
+}
+
+Result<void> check_host_addresses(const std::vector<IpAddress>& addresses) {
+  if (addresses.size() > kMaxHostAddresses) {
+    return fail("{} addresses of the host are more than {}", addresses.size(), kMaxHostAddresses);
+  }
+  for (const IpAddress& address : addresses) {
+    if (address.family != 4 && address.family != 6) {
+      return fail("an address of the host is neither IPv4 nor IPv6");
+    }
+  }
+  return {};
 }
 
 Result<void> check_network(const NetworkConfig& network) {
@@ -33,6 +46,9 @@ Result<void> check_network(const NetworkConfig& network) {
     if (!is_prefix(address)) {
       return fail("an address of the network is neither IPv4 nor IPv6, or its prefix is too long");
     }
+  }
+  if (auto checked = check_host_addresses(network.host_addresses); !checked) {
+    return checked;
   }
   for (const NetworkRule& rule : network.rules) {
     if (!is_prefix(rule.destination) || rule.protocol > NetworkRule::kAnyProtocol ||
@@ -62,8 +78,26 @@ void DiskConfig::serialize(Archive& archive) {
 }
 
 template <class Archive>
-void IpAddress::serialize(Archive& archive) {
-  archive(CEREAL_NVP(family), CEREAL_NVP(bytes));
+std::string IpAddress::save_minimal(const Archive& /*archive*/) const {
+  std::string text = fmt::format("{}", family);
+  for (std::size_t i = 0; i < bits() / 8; ++i) {
+    text += fmt::format("{:02x}", bytes[i]);
+  }
+  return text;
+}
+
+template <class Archive>
+void IpAddress::load_minimal(const Archive& /*archive*/, const std::string& text) {
+  *this = {.family = text.starts_with('4') ? 4U : 6U, .bytes = {}};
+  const std::size_t size = bits() / 8;
+  const bool right = text.size() == 1 + 2 * size && (text[0] == '4' || text[0] == '6');
+  for (std::size_t i = 0; right && i < size; ++i) {
+    const char* const digits = text.data() + 1 + 2 * i;
+    if (std::from_chars(digits, digits + 2, bytes[i], 16).ptr != digits + 2) {
+      family = 0;
+    }
+  }
+  family = right ? family : 0;
 }
 
 template <class Archive>
@@ -73,15 +107,15 @@ void IpPrefix::serialize(Archive& archive) {
 
 template <class Archive>
 void NetworkRule::serialize(Archive& archive) {
-  archive(CEREAL_NVP(allow), CEREAL_NVP(destination), CEREAL_NVP(protocol), CEREAL_NVP(first_port),
-          CEREAL_NVP(last_port));
+  archive(CEREAL_NVP(allow), CEREAL_NVP(host), CEREAL_NVP(destination), CEREAL_NVP(protocol),
+          CEREAL_NVP(first_port), CEREAL_NVP(last_port));
 }
 
 template <class Archive>
 void NetworkConfig::serialize(Archive& archive) {
   archive(CEREAL_NVP(backend), CEREAL_NVP(descriptor), CEREAL_NVP(mac), CEREAL_NVP(mtu),
-          CEREAL_NVP(addresses), CEREAL_NVP(rules), CEREAL_NVP(receive_rate),
-          CEREAL_NVP(send_rate));
+          CEREAL_NVP(addresses), CEREAL_NVP(rules), CEREAL_NVP(host_addresses),
+          CEREAL_NVP(receive_rate), CEREAL_NVP(send_rate));
 }
 
 template <class Archive>
@@ -91,6 +125,21 @@ void MachineConfig::serialize(Archive& archive) {
           CEREAL_NVP(share_tag), CEREAL_NVP(balloon), CEREAL_NVP(report_times),
           CEREAL_NVP(shared_files), CEREAL_NVP(shares), CEREAL_NVP(disks), CEREAL_NVP(network),
           CEREAL_NVP(host_ports));
+}
+
+std::string host_addresses_text(const std::vector<IpAddress>& addresses) {
+  return write_json("addresses", addresses);
+}
+
+Result<std::vector<IpAddress>> host_addresses_from(std::string_view text) {
+  auto addresses = read_json<std::vector<IpAddress>>("addresses", text);
+  if (!addresses) {
+    return fail("the host's addresses are not valid JSON: {}", addresses.error().message);
+  }
+  if (auto checked = check_host_addresses(*addresses); !checked) {
+    return std::unexpected(checked.error());
+  }
+  return addresses;
 }
 
 std::string MachineConfig::to_json() const {

@@ -6,11 +6,16 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <string_view>
 #include <vector>
+
+#include "base/result.hpp"
 
 namespace msb {
 
 inline constexpr std::size_t kMaxNetworkRules = 256;
+inline constexpr std::size_t kMaxHostAddresses = 256;
 inline constexpr std::uint32_t kMinMtu = 1280;   // RFC 8200 section 5: of every link that has IPv6
 inline constexpr std::uint32_t kMaxMtu = 65520;  // what a frame of 65,535 bytes holds, and more
 
@@ -22,8 +27,12 @@ struct IpAddress {
   [[nodiscard]] std::uint32_t bits() const { return family == 4 ? 32 : 128; }
   friend auto operator<=>(const IpAddress&, const IpAddress&) = default;
 
+  // As one text, for there may be many: the family, then the bytes in hexadecimal.
   template <class Archive>
-  void serialize(Archive& archive);
+  std::string save_minimal(const Archive& archive) const;
+  // What is none has the family 0.
+  template <class Archive>
+  void load_minimal(const Archive& archive, const std::string& text);
 };
 
 // All addresses that agree with `address` in the first `length` bits.
@@ -56,6 +65,7 @@ struct NetworkRule {
   static constexpr std::uint32_t kAnyProtocol = 256;
 
   bool allow = false;
+  bool host = false;  // instead of a destination: the addresses in NetworkConfig::host_addresses
   IpPrefix destination;
   std::uint32_t protocol = kAnyProtocol;  // an IP protocol number
   std::uint32_t first_port = 0;           // of TCP and UDP; 0 to 65535 matches packets without
@@ -80,11 +90,17 @@ struct NetworkConfig {
   std::uint32_t mtu = 1500;         // bytes
   std::vector<IpPrefix> addresses;  // the guest's own, with their links' prefixes
   std::vector<NetworkRule> rules;
-  std::uint64_t receive_rate = 0;  // bytes per second into the guest; 0: no limit
-  std::uint64_t send_rate = 0;     // likewise out of it
+  std::vector<IpAddress> host_addresses;  // this host's own
+  std::uint64_t receive_rate = 0;         // bytes per second into the guest; 0: no limit
+  std::uint64_t send_rate = 0;            // likewise out of it
 
   template <class Archive>
   void serialize(Archive& archive);
 };
+
+// The addresses of a host that changed them, for a machine that runs.
+std::string host_addresses_text(const std::vector<IpAddress>& addresses);
+// Fails on anything else.
+Result<std::vector<IpAddress>> host_addresses_from(std::string_view text);
 
 }  // namespace msb

@@ -22,7 +22,8 @@ MachineConfig example() {
   config.network.mac = {2, 1, 2, 3, 4, 255};
   config.network.mtu = 65520;
   config.network.addresses = {{kTen, 24}, {{6, {0xfd, 1}}, 64}};
-  config.network.rules = {{true, {kTen, 8}, 6, 80, 90}, {false, {{6, {}}, 0}}};
+  config.network.rules = {{true, false, {kTen, 8}, 6, 80, 90}, {false, true, {{6, {}}, 0}}};
+  config.network.host_addresses = {kTen};
   config.network.send_rate = 1ULL << 40;
   return config;
 }
@@ -48,6 +49,7 @@ TEST_CASE("a network's configuration survives the way through JSON") {
   CHECK(read->network.mtu == 65520);
   CHECK(read->network.addresses == config.network.addresses);
   CHECK(read->network.rules == config.network.rules);
+  CHECK(read->network.host_addresses == config.network.host_addresses);
   CHECK(read->network.send_rate == 1ULL << 40);
 }
 
@@ -74,11 +76,29 @@ TEST_CASE("as many rules as there may be fit into a message") {
   config.network.rules.assign(
       kMaxNetworkRules,
       {false,
+       false,
        {{6, {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255}}, 128},
        255,
        65535,
        65535});
-  CHECK(config.to_json().size() < 100'000);
+  CHECK(config.to_json().size() < 50'000);
+}
+
+TEST_CASE(
+    "a host's addresses survive the way through their text, and nothing else is taken for them") {
+  const std::vector<IpAddress> addresses{kTen, {6, {0x2a}}};
+  CHECK(host_addresses_from(host_addresses_text(addresses)) == addresses);
+  CHECK_FALSE(host_addresses_from("").has_value());
+  CHECK_FALSE(host_addresses_from(host_addresses_text({{5, {}}})).has_value());
+  for (const char* const text :
+       {"", "4", "40a01020", "40a0102030", "40a01020g", "6fd", "x0a010203"}) {
+    CAPTURE(text);
+    CHECK_FALSE(host_addresses_from(fmt::format("{{\"addresses\":[\"{}\"]}}", text)).has_value());
+  }
+  CHECK(host_addresses_from("{\"addresses\":[\"40a010203\"]}") == std::vector{kTen});
+  CHECK_FALSE(
+      host_addresses_from(host_addresses_text(std::vector<IpAddress>(kMaxHostAddresses + 1)))
+          .has_value());
 }
 
 TEST_CASE("a denial survives the way through its text, and nothing else is taken for one") {
@@ -100,7 +120,7 @@ TEST_CASE("a denial survives the way through its text, and nothing else is taken
   CHECK_FALSE(NetworkDenial::from_text("").has_value());
   CHECK_FALSE(NetworkDenial::from_text(text + "0").has_value());
   CHECK_FALSE(NetworkDenial::from_text(text.substr(0, text.size() - 1)).has_value());
-  CHECK_FALSE(NetworkDenial::from_text("4" + text.substr(1)).has_value());
+  CHECK_FALSE(NetworkDenial::from_text("5" + text.substr(1)).has_value());
   denial.rule.reset();
   CHECK_FALSE(NetworkDenial::from_text(denial.to_text())->rule.has_value());
 }

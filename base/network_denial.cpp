@@ -51,7 +51,7 @@ Result<NetworkDenial> NetworkDenial::from_text(std::string_view text) {
     at += 2;
   }
   const auto [reason, rule, protocol, family, source_port, destination_port] = numbers;
-  if (reason > static_cast<std::uint32_t>(Reason::kFragment) || protocol > 255 ||
+  if (reason > static_cast<std::uint32_t>(Reason::kUnclear) || protocol > 255 ||
       (family != 4 && family != 6) || source_port > 65535 || destination_port > 65535) {
     return broken;
   }

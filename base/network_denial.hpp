@@ -19,6 +19,7 @@ struct NetworkDenial {
         1,  // no network has the address: 127.0.0.1 and the like, which a proxy takes for its own
     kSource = 2,    // it says that it comes from somebody else
     kFragment = 3,  // of nothing that was let out, or one that overlaps the headers
+    kUnclear = 4,   // its headers are such that not all receivers read them alike
   };
 
   Reason reason = Reason::kRule;

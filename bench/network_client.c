@@ -3,9 +3,10 @@
  * One byte there and one back over TCP, again and again: how long a message takes through a network
  * that has nothing else to do.
  *
- *   network_client serve PORT             sends back what arrives, one connection after another;
- * says "ready" first network_client ADDRESS PORT COUNT     prints "latency MEDIAN P99 RATE":
- * microseconds, microseconds, times a second
+ *   network_client serve PORT
+ *       sends back what arrives, one connection after another; says "ready" first
+ *   network_client ADDRESS PORT COUNT
+ *       prints "latency MEDIAN P99 RATE": microseconds, microseconds, times a second
  */
 #include <arpa/inet.h>
 #include <err.h>

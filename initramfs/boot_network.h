@@ -12,7 +12,7 @@
 
 #define BOOT_NAMESERVERS_MAX 3u /* MAXNS of resolv.conf(5) */
 #define BOOT_HOSTS_MAX 64u
-#define BOOT_FORWARDS_MAX 64u
+#define BOOT_FORWARDS_MAX 66u /* 64 ports of hosts, and DNS by TCP and UDP */
 #define BOOT_MAC_SIZE 6u
 
 enum boot_family { BOOT_IPV4, BOOT_IPV6, BOOT_FAMILIES };

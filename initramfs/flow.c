@@ -34,7 +34,10 @@ struct flow {
   struct flows* all;
   enum flow_state state;
   struct watch stream;
-  struct watch own;          /* CONNECT's datagram socket */
+  struct watch own; /* CONNECT's datagram socket, at this place (guest_address.h) */
+  unsigned place;
+  const struct boot_card* card; /* of CONNECT, and its port */
+  uint16_t port;
   int shared;                /* a forward's, or -1 */
   struct sockaddr_in sender; /* to the forward */
   struct datagrams datagrams;
@@ -46,6 +49,7 @@ static uint8_t scratch[MSB_MAX_DATA];
 
 static void on_stream(struct watch* watch, uint32_t events);
 static void on_own(struct watch* watch, uint32_t events);
+static void choose_again(struct flow* flow);
 
 static void unlink_flow(struct flow* flow) {
   struct flows* all = flow->all;
@@ -111,18 +115,21 @@ static void flush(struct flow* flow) {
   }
 }
 
-/* To the program. What it does not take is lost, as with any network. */
-static void deliver(void* context, const uint8_t* bytes, size_t length) {
-  struct flow* flow = context;
+static bool send_to_program(const struct flow* flow, const uint8_t* bytes, size_t length) {
   bool is_shared = flow->shared >= 0;
   int socket = is_shared ? flow->shared : flow->own.fd;
   const struct sockaddr* to = is_shared ? (const struct sockaddr*)&flow->sender : NULL;
   socklen_t to_length = is_shared ? sizeof flow->sender : 0;
-  ssize_t n = sendto(socket, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL, to, to_length);
+  return sendto(socket, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL, to, to_length) >= 0;
+}
+
+/* To the program. What it does not take is lost, as with any network. */
+static void deliver(void* context, const uint8_t* bytes, size_t length) {
+  struct flow* flow = context;
   /* That nobody was there for one before is told instead of sending this one (udp(7)). */
-  if (n < 0 && errno == ECONNREFUSED) {
-    sendto(socket, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL, to, to_length);
-  }
+  if (send_to_program(flow, bytes, length) || errno != ECONNREFUSED) return;
+  choose_again(flow);
+  send_to_program(flow, bytes, length);
 }
 
 /* Reads once, so that everybody has their turn. */
@@ -161,24 +168,27 @@ static void on_stream(struct watch* watch, uint32_t events) {
 static void on_own(struct watch* watch, uint32_t events) {
   (void)events;
   struct flow* flow = watch->owner;
-  for (int i = 0; i < DATAGRAMS_PER_TURN; i++) {
+  for (int i = 0; i < DATAGRAMS_PER_TURN && flow->state != REMOVED; i++) {
     /* An error tells of a datagram that was lost, and is over by being told. */
     ssize_t n = recv(watch->fd, scratch, sizeof scratch, MSG_DONTWAIT);
     if (n < 0 && errno == EAGAIN) break;
-    if (n >= 0) datagrams_add(&flow->datagrams, scratch, (size_t)n);
+    if (n < 0 && errno == ECONNREFUSED) choose_again(flow);
+    if (n < 0) continue;
+    datagrams_add(&flow->datagrams, scratch, (size_t)n);
+    /* One by one: not many large ones find room beside each other. */
+    flush(flow);
   }
-  flush(flow);
   settle(flow);
 }
 
 /* Returns the first place where something would get datagrams, else the first of all. */
-static socklen_t choose_place(const struct boot_card* card, uint16_t port,
-                              union guest_address* address) {
+static unsigned choose_place(const struct boot_card* card, uint16_t port) {
   for (unsigned place = 0; place < GUEST_PLACES; place++) {
-    socklen_t length = guest_address_at(card, place, port, address);
-    if (length > 0 && socket_lookup_receiver(address)) return length;
+    union guest_address address;
+    socklen_t length = guest_address_at(card, place, port, &address);
+    if (length > 0 && socket_lookup_receiver(&address)) return place;
   }
-  return guest_address_at(card, 0, port, address);
+  return 0;
 }
 
 static int connect_datagrams(const union guest_address* address, socklen_t length) {
@@ -190,10 +200,10 @@ static int connect_datagrams(const union guest_address* address, socklen_t lengt
   return -1;
 }
 
-/* A datagram socket that is connected to the port. Returns -1, and errno. */
-static int open_own(const struct boot_card* card, uint16_t port) {
+/* A datagram socket that is connected to the port at this place. Returns -1, and errno. */
+static int open_own(const struct boot_card* card, uint16_t port, unsigned place) {
   union guest_address address;
-  socklen_t length = choose_place(card, port, &address);
+  socklen_t length = guest_address_at(card, place, port, &address);
   int own = connect_datagrams(&address, length);
   if (own < 0 || !guest_is_connected_to_itself(own)) return own;
   /* The kernel gave it the very port where nobody is, and gives another one while that is taken. */
@@ -202,6 +212,17 @@ static int open_own(const struct boot_card* card, uint16_t port) {
   close(own);
   errno = code;
   return other;
+}
+
+/* Nobody is where its datagrams go: by now somebody may be at another place. */
+static void choose_again(struct flow* flow) {
+  if (flow->own.fd < 0) return;
+  unsigned place = choose_place(flow->card, flow->port);
+  int own = place == flow->place ? -1 : open_own(flow->card, flow->port, place);
+  if (own < 0) return;
+  watch_close(&flow->own);
+  watch_open(&flow->own, flow->all->epoll, own, flow, on_own);
+  flow->place = place;
 }
 
 static bool begin_with(struct flow* flow, const uint8_t* rest, size_t length) {
@@ -214,7 +235,8 @@ static bool begin_with(struct flow* flow, const uint8_t* rest, size_t length) {
 
 bool flow_open(struct flows* flows, const struct boot_card* card, int connection, uint16_t port,
                const uint8_t* rest, size_t rest_length, struct failure* failure) {
-  int own = open_own(card, port);
+  unsigned place = choose_place(card, port);
+  int own = open_own(card, port, place);
   if (own < 0) {
     bool is_resource = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
     return fail(failure, is_resource ? MSB_STAGE_RESOURCES : MSB_STAGE_REQUEST, errno,
@@ -226,6 +248,9 @@ bool flow_open(struct flows* flows, const struct boot_card* card, int connection
     return fail(failure, MSB_STAGE_RESOURCES, ENOMEM, "no memory for a tunnel");
   }
   watch_open(&flow->own, flows->epoll, own, flow, on_own);
+  flow->place = place;
+  flow->card = card;
+  flow->port = port;
   if (!begin_with(flow, rest, rest_length)) remove_flow(flow);
   settle(flow);
   return true;

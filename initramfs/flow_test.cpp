@@ -122,6 +122,39 @@ TEST_CASE("flow_to_nobody_loses_datagrams_until_somebody_comes") {
   CHECK_FALSE(loop.is_empty());
 }
 
+TEST_CASE("flow_goes_where_somebody_is_by_now") {
+  uint16_t port = Server(AF_INET6).port();
+  Loop loop;
+  Socket host = loop.open(connect_udp(port));
+  CHECK(reads(loop, host, done()));
+  for (int family : {AF_INET6, AF_INET}) {
+    CAPTURE(family);
+    Server server(family, port);
+    std::string got;
+    // The first is lost, which tells that nobody was there.
+    REQUIRE(loop.until([&] {
+      host.send(framed("heard"));
+      return server.receive(got);
+    }));
+    CHECK(got == "heard");
+    REQUIRE(server.answer("answer"));
+    CHECK(reads(loop, host, framed("answer")));
+  }
+}
+
+TEST_CASE("flow_carries_datagrams_of_the_largest_size_that_come_together") {
+  Loop loop;
+  Server server(AF_INET);
+  Socket host = loop.open(connect_udp(server.port()), framed("hello"));
+  CHECK(reads(loop, host, done()));
+  std::string got;
+  REQUIRE(loop.until([&] { return server.receive(got); }));
+  std::string large = random_bytes(65507, 1);
+  REQUIRE(server.answer(large));
+  REQUIRE(server.answer(large));
+  CHECK(reads(loop, host, framed(large) + framed(large)));
+}
+
 TEST_CASE("flow_ends_with_the_stream_and_with_a_length_that_no_datagram_has") {
   Server server(AF_INET);
   for (bool ends : {true, false}) {

@@ -47,10 +47,23 @@ static int open_socket(const struct boot_forward* said) {
   return -1;
 }
 
+static bool is_nameserver(const struct boot_network* network, struct in_addr address) {
+  for (size_t i = 0; i < network->nameserver_count; i++) {
+    struct in_addr nameserver;
+    if (inet_pton(AF_INET, network->nameservers[i], &nameserver) == 1 &&
+        nameserver.s_addr == address.s_addr) {
+      return true;
+    }
+  }
+  return false;
+}
+
 bool forwards_open(struct forwards* forwards, const struct boot_network* network,
                    int (*connect)(uint32_t port), struct failure* failure) {
   memset(forwards, 0, sizeof *forwards);
   forwards->connect = connect;
+  forwards->nameservers.most = FORWARD_NAMESERVER_CONNECTIONS_MAX;
+  forwards->others.most = FORWARD_CONNECTIONS_MAX;
   for (size_t i = 0; i < network->forward_count; i++) {
     const struct boot_forward* said = &network->forwards[i];
     int opened = open_socket(said);
@@ -63,7 +76,9 @@ bool forwards_open(struct forwards* forwards, const struct boot_network* network
                   said->protocol == IPPROTO_TCP ? "tcp" : "udp", address, said->port);
     }
     struct forward* forward = &forwards->entries[forwards->count++];
-    *forward = (struct forward){.all = forwards, .said = said};
+    struct forward_limit* limit =
+        is_nameserver(network, said->address) ? &forwards->nameservers : &forwards->others;
+    *forward = (struct forward){.all = forwards, .limit = limit, .said = said};
     watch_open(&forward->socket, -1, opened, NULL, NULL);
   }
   return true;
@@ -82,15 +97,22 @@ bool forwards_begin(struct forwards* forwards, int epoll, struct tunnels* tunnel
 }
 
 /* A listener that is not served would stay readable and keep the loop spinning. */
-static void pause_accepting(struct forwards* forwards, bool paused) {
-  forwards->paused = paused;
+static void pause_accepting(struct forwards* forwards, struct forward_limit* limit, bool paused) {
+  limit->paused = paused;
   for (size_t i = 0; i < forwards->count; i++) {
     struct forward* forward = &forwards->entries[i];
+    if (!is_tcp(forward) || forward->limit != limit) continue;
     /* Out of memory: the next sweep tries it again. */
-    if (is_tcp(forward) && !watch_set(&forward->socket, paused ? 0 : EPOLLIN)) {
-      forwards->paused = true;
+    if (!watch_set(&forward->socket, paused ? 0 : EPOLLIN)) {
+      limit->paused = true;
       forwards->resting = true;
     }
+  }
+}
+
+static void accept_again(struct forwards* forwards, struct forward_limit* limit) {
+  if (limit->paused && !forwards->resting && limit->connections < limit->most) {
+    pause_accepting(forwards, limit, false);
   }
 }
 
@@ -105,7 +127,9 @@ static void on_connection(struct watch* watch, uint32_t events) {
   int guest = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
   if (guest < 0) {
     all->resting = is_out_of_something(errno);
-    if (all->resting) pause_accepting(all, true);
+    if (!all->resting) return;
+    pause_accepting(all, &all->nameservers, true);
+    pause_accepting(all, &all->others, true);
     return;
   }
   int host = all->connect(forward->said->host_port);
@@ -113,8 +137,9 @@ static void on_connection(struct watch* watch, uint32_t events) {
     tunnel_reset(guest);
     return;
   }
-  tunnel_join(all->tunnels, host, guest, &all->connections);
-  if (all->connections == FORWARD_CONNECTIONS_MAX) pause_accepting(all, true);
+  struct forward_limit* limit = forward->limit;
+  tunnel_join(all->tunnels, host, guest, &limit->connections);
+  if (limit->connections == limit->most) pause_accepting(all, limit, true);
 }
 
 static void on_datagram(struct watch* watch, uint32_t events) {
@@ -139,9 +164,8 @@ void forwards_sweep(struct forwards* forwards, long now_ms, bool rested) {
   flows_expire(&forwards->flows, now_ms);
   flows_sweep(&forwards->flows);
   if (rested) forwards->resting = false;
-  if (forwards->paused && !forwards->resting && forwards->connections < FORWARD_CONNECTIONS_MAX) {
-    pause_accepting(forwards, false);
-  }
+  accept_again(forwards, &forwards->nameservers);
+  accept_again(forwards, &forwards->others);
 }
 
 void forwards_end(struct forwards* forwards) {

@@ -18,12 +18,21 @@
 struct tunnels;
 struct forwards;
 
-/* TCP connections at a time, of all forwards together: more are not accepted before one ends. */
-#define FORWARD_CONNECTIONS_MAX 512u
+/* TCP connections at a time, as many as the host takes: to nameservers, and of all other forwards
+ * together. More are not accepted before one ends. */
+#define FORWARD_NAMESERVER_CONNECTIONS_MAX 64u
+#define FORWARD_CONNECTIONS_MAX 256u
+
+struct forward_limit {
+  uint32_t most;
+  uint32_t connections;
+  bool paused; /* nothing is accepted */
+};
 
 struct forward {
   struct watch socket;
   struct forwards* all;
+  struct forward_limit* limit;
   const struct boot_forward* said;
 };
 
@@ -32,10 +41,10 @@ struct forwards {
   struct forward entries[BOOT_FORWARDS_MAX];
   int (*connect)(uint32_t port);
   struct tunnels* tunnels;
-  struct flows flows;   /* of senders of datagrams */
-  uint32_t connections; /* that are forwarded */
-  bool paused;          /* nothing is accepted */
-  bool resting;         /* because the guest is out of descriptors or memory */
+  struct flows flows; /* of senders of datagrams */
+  struct forward_limit nameservers;
+  struct forward_limit others;
+  bool resting; /* both are paused: the guest is out of descriptors or memory */
 };
 
 /*

@@ -64,7 +64,8 @@ uint16_t free_port(int type) {
 /// One forward, served, and the host that it leads to.
 class World {
  public:
-  explicit World(int protocol) : type_(protocol == IPPROTO_TCP ? SOCK_STREAM : SOCK_DGRAM) {
+  explicit World(int protocol, bool is_nameserver = false)
+      : type_(protocol == IPPROTO_TCP ? SOCK_STREAM : SOCK_DGRAM) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::string path = host_.path();
@@ -75,6 +76,7 @@ class World {
     network_.forward_count = 1;
     network_.forwards[0] = {
         .protocol = protocol, .address = at(0).sin_addr, .port = port_, .host_port = 1030};
+    if (is_nameserver) network_.nameservers[network_.nameserver_count++] = "127.0.0.7";
     failure why{};
     REQUIRE(forwards_open(&forwards_, &network_, connect_host, &why));
     loop.serve(forwards_);
@@ -139,13 +141,13 @@ TEST_CASE("forward_joins_a_tcp_connection_to_the_port_of_the_host") {
   std::string question;
   CHECK(world.loop.reads_end(host, question));
   CHECK(question == "question");
-  CHECK(world.all().connections == 1);
+  CHECK(world.all().others.connections == 1);
   CHECK(host.send("answer") == 6);
   host.close();
   std::string answer;
   CHECK(world.loop.reads_end(program, answer));
   CHECK(answer == "answer");
-  CHECK(world.loop.until([&] { return world.all().connections == 0; }));
+  CHECK(world.loop.until([&] { return world.all().others.connections == 0; }));
   CHECK(world.loop.is_empty());
 }
 
@@ -154,7 +156,7 @@ TEST_CASE("forward_resets_a_connection_that_the_host_refuses") {
   host_address->sun_path[1] = '?';
   Socket program = world.program();
   CHECK(world.is_reset(program));
-  CHECK(world.all().connections == 0);
+  CHECK(world.all().others.connections == 0);
 }
 
 TEST_CASE("forward_resets_a_connection_that_the_host_refuses_later") {
@@ -167,40 +169,46 @@ TEST_CASE("forward_resets_a_connection_that_the_host_refuses_later") {
   slow_host->sin_port = htons(full->port());
   Socket first(connect_host(0));
   Socket program = world.program();
-  CHECK(world.loop.until([&] { return world.all().connections == 1; }));
+  CHECK(world.loop.until([&] { return world.all().others.connections == 1; }));
   CHECK(program.send("question") == 8);
   CHECK(world.loop.rounds_while_nothing_happens() <= 3);
   full.reset();
   CHECK(world.is_reset(program));
-  CHECK(world.all().connections == 0);
+  CHECK(world.all().others.connections == 0);
   CHECK(world.loop.is_empty());
 }
 
 TEST_CASE("forward_accepts_no_more_than_the_limit_until_one_ends") {
-  World world(IPPROTO_TCP);
   rlimit files{};
   getrlimit(RLIMIT_NOFILE, &files);
   rlimit many = files;
   many.rlim_cur = many.rlim_max;
   setrlimit(RLIMIT_NOFILE, &many);
-  if (many.rlim_cur < 4 * FORWARD_CONNECTIONS_MAX) {
+  if (many.rlim_cur < 5 * FORWARD_CONNECTIONS_MAX) {
     MESSAGE("skipped: too few descriptors");
     return;
   }
-  std::vector<Socket> programs;
-  std::vector<Socket> hosts;
-  for (uint32_t i = 0; i < FORWARD_CONNECTIONS_MAX; i++) {
-    programs.push_back(world.program());
-    hosts.push_back(world.accept());
+  for (bool is_nameserver : {false, true}) {
+    CAPTURE(is_nameserver);
+    World world(IPPROTO_TCP, is_nameserver);
+    const auto& limit = is_nameserver ? world.all().nameservers : world.all().others;
+    const uint32_t most =
+        is_nameserver ? FORWARD_NAMESERVER_CONNECTIONS_MAX : FORWARD_CONNECTIONS_MAX;
+    std::vector<Socket> programs;
+    std::vector<Socket> hosts;
+    for (uint32_t i = 0; i < most; i++) {
+      programs.push_back(world.program());
+      hosts.push_back(world.accept());
+    }
+    Socket late = world.program();
+    CHECK(world.loop.rounds_while_nothing_happens() <= 3);
+    CHECK(limit.connections == most);
+    hosts[7].close();
+    programs[7].close();
+    Socket host = world.accept();
+    CHECK(late.send("late") == 4);
+    CHECK(reads(world.loop, host, "late"));
   }
-  Socket late = world.program();
-  CHECK(world.loop.rounds_while_nothing_happens() <= 3);
-  CHECK(world.all().connections == FORWARD_CONNECTIONS_MAX);
-  hosts[7].close();
-  programs[7].close();
-  Socket host = world.accept();
-  CHECK(late.send("late") == 4);
-  CHECK(reads(world.loop, host, "late"));
   setrlimit(RLIMIT_NOFILE, &files);
 }
 
@@ -354,7 +362,11 @@ TEST_CASE("forward_of_an_agent_is_served_and_its_program_is_found") {
                   .reserved = 0,
                   .remote = {}};
   std::memcpy(ends.remote, &to.sin_addr, sizeof to.sin_addr);
-  std::vector<Frame> answer = agent.request(MSB_SOCKET_OWNER, bytes_of(ends));
+  std::vector<Frame> answer;
+  // In the time that the agent takes for it, a busy host may not get far.
+  for (int i = 0; i < 20 && (answer.size() != 1 || answer[0].type != MSB_OWNER); i++) {
+    answer = agent.request(MSB_SOCKET_OWNER, bytes_of(ends));
+  }
   REQUIRE(answer.size() == 1);
   CHECK(answer[0].type == MSB_OWNER);
   CHECK(answer[0].as<msb_owner>().pid == static_cast<uint32_t>(getpid()));

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "initramfs/proc.h"
 #include "initramfs/text_lines.h"
 
 #define WORD_DIGITS 8u
@@ -107,10 +108,10 @@ bool listeners_take(void* listeners, const char* line) {
 bool listeners_read(struct listeners* listeners) {
   memset(listeners, 0, sizeof *listeners);
   /* By way of the namespace's init, for the reason that metrics_read() gives. */
-  text_read("/proc/1/net/tcp", listeners_take, listeners);
+  proc_read("1/net/tcp", listeners_take, listeners);
   if (listeners->out_of_memory) return false;
   if (listeners->counted < LISTENERS_COUNTED_MAX) {
-    text_read("/proc/1/net/tcp6", listeners_take, listeners);
+    proc_read("1/net/tcp6", listeners_take, listeners);
   }
   return !listeners->out_of_memory;
 }

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "initramfs/clock.h"
 #include "initramfs/failure.h"
 #include "initramfs/frames.h"
 #include "initramfs/listeners.h"
@@ -70,7 +71,7 @@ static bool find_owner(const uint8_t* payload, struct buffer* answer) {
     return refuse(answer, &failure);
   }
   struct socket_owner owner;
-  if (!socket_owner_find(&ends, &owner)) return done(answer, 0);
+  if (!socket_owner_find(&ends, clock_now_ms() + SOCKET_OWNER_MS, &owner)) return done(answer, 0);
   uint8_t found[sizeof owner.fields + sizeof owner.name];
   size_t name = strlen(owner.name);
   memcpy(found, &owner.fields, sizeof owner.fields);

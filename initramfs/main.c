@@ -12,6 +12,7 @@
 #include "initramfs/namespace.h"
 #include "initramfs/network.h"
 #include "initramfs/oom.h"
+#include "initramfs/proc.h"
 #include "initramfs/root.h"
 #include "initramfs/shares.h"
 #include "initramfs/system.h"
@@ -34,9 +35,13 @@ static bool boot(struct namespace_init* init, struct failure* failure) {
   system_start_loopback();
   /* An image with something strange in its /etc starts nevertheless. */
   if (!name_files_write(&config, failure)) system_log(failure);
-  return network_start(&config.network.card, failure) &&
-         forwards_open(&forwards, &config.network, vsock_connect, failure) &&
-         namespace_wait_ready(init, failure);
+  if (!network_start(&config.network.card, failure) ||
+      !forwards_open(&forwards, &config.network, vsock_connect, failure) ||
+      !namespace_wait_ready(init, failure)) {
+    return false;
+  }
+  proc_keep();
+  return true;
 }
 
 static enum msb_bye_reason run(int listener, int control, const struct namespace_init* init,

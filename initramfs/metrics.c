@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "initramfs/proc.h"
 #include "initramfs/text_lines.h"
 
 #define MICROSECONDS 1000000u
@@ -110,13 +111,13 @@ void metrics_read(struct msb_metrics* metrics) {
   struct timespec now = {0};
   clock_gettime(CLOCK_BOOTTIME, &now);
   metrics->time_ns = (uint64_t)now.tv_sec * NANOSECONDS + (uint64_t)now.tv_nsec;
-  text_read("/proc/stat", metrics_take_stat, metrics);
-  text_read("/proc/meminfo", metrics_take_meminfo, metrics);
+  proc_read("stat", metrics_take_stat, metrics);
+  proc_read("meminfo", metrics_take_meminfo, metrics);
   /* Not /proc/net, which leads through /proc/self: the agent is in none of the process namespace
    * that this /proc shows, whose init shares the network with everybody. */
-  text_read("/proc/1/net/dev", metrics_take_net_dev, metrics);
-  text_read("/proc/loadavg", metrics_take_loadavg, metrics);
-  text_read("/proc/vmstat", metrics_take_vmstat, metrics);
+  proc_read("1/net/dev", metrics_take_net_dev, metrics);
+  proc_read("loadavg", metrics_take_loadavg, metrics);
+  proc_read("vmstat", metrics_take_vmstat, metrics);
   struct statvfs root;
   if (statvfs("/", &root) != 0) return;
   metrics->disk_total = multiply(root.f_blocks, root.f_frsize);

@@ -3,18 +3,21 @@
 extern "C" {
 #include "initramfs/socket_owner.h"
 
+#include "initramfs/clock.h"
 #include "initramfs/socket_lookup.h"
 }
 
 #include <arpa/inet.h>
 #include <doctest/doctest.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -71,19 +74,23 @@ msb_socket ends(const Bound& local, const Bound& remote, uint32_t protocol) {
   return made;
 }
 
+bool find(const msb_socket& socket, socket_owner& owner) {
+  constexpr long kPatienceMs = 30'000;
+  return socket_owner_find(&socket, clock_now_ms() + kPatienceMs, &owner);
+}
+
 /// Whether this process is found, as what it is.
 bool is_mine(const msb_socket& socket) {
   socket_owner owner{};
   char name[16] = {};
   prctl(PR_GET_NAME, name);
-  return socket_owner_find(&socket, &owner) &&
-         owner.fields.pid == static_cast<uint32_t>(getpid()) && owner.fields.user == geteuid() &&
-         std::string(owner.name) == name;
+  return find(socket, owner) && owner.fields.pid == static_cast<uint32_t>(getpid()) &&
+         owner.fields.user == geteuid() && std::string(owner.name) == name;
 }
 
 bool is_nobodys(const msb_socket& socket) {
   socket_owner owner{};
-  return !socket_owner_find(&socket, &owner);
+  return !find(socket, owner);
 }
 
 }  // namespace
@@ -147,6 +154,27 @@ TEST_CASE("socket_owner_of_ipv4_is_found_when_its_socket_is_one_of_ipv6") {
   socket.local_port = ntohs(mapped.sin6_port);
   CHECK(is_mine(socket));
   close(client);
+}
+
+TEST_CASE("socket_owner_is_looked_for_among_so_many_descriptors_only") {
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  rlimit many = files;
+  many.rlim_cur = many.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &many);
+  if (many.rlim_cur < 2 * SOCKET_OWNER_DESCRIPTORS_OF_ONE_MAX) {
+    MESSAGE("skipped: too few descriptors");
+    return;
+  }
+  Bound server(AF_INET, SOCK_DGRAM);
+  std::vector<int> others;
+  for (unsigned i = 0; i < SOCKET_OWNER_DESCRIPTORS_OF_ONE_MAX; i++) others.push_back(dup(0));
+  Bound client(AF_INET, SOCK_DGRAM);
+  CHECK(is_mine(ends(server, client, IPPROTO_UDP)));
+  CHECK(is_nobodys(ends(client, server, IPPROTO_UDP)));
+  for (int other : others) close(other);
+  CHECK(is_mine(ends(client, server, IPPROTO_UDP)));
+  setrlimit(RLIMIT_NOFILE, &files);
 }
 
 TEST_CASE("socket_lookup_finds_who_would_get_a_datagram") {

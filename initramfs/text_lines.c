@@ -30,9 +30,9 @@ bool text_take(struct text_lines* lines, const char* text, size_t length, line_t
   return true;
 }
 
-void text_read(const char* path, line_taker take, void* context) {
+void text_read(int directory, const char* path, line_taker take, void* context) {
   /* Not to wait for anybody, should this be a FIFO by now. */
-  int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  int file = openat(directory, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (file < 0) return;
   struct text_lines lines = {0};
   char piece[PIECE_SIZE];

@@ -30,8 +30,9 @@ struct text_lines {
 bool text_take(struct text_lines* lines, const char* text, size_t length, line_taker take,
                void* context);
 
-/* The lines of a file of /proc, up to TEXT_READ_MAX bytes. A file that is not there has none. */
-void text_read(const char* path, line_taker take, void* context);
+/* The lines of a file of /proc, up to TEXT_READ_MAX bytes. A file that is not there has none. As of
+ * openat(2), a relative path leads from `directory`. */
+void text_read(int directory, const char* path, line_taker take, void* context);
 
 /* Takes a decimal number, and blanks before it, from *text, which moves past it. False, and nothing
  * is taken, when there is none or it does not fit. */

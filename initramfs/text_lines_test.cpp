@@ -4,6 +4,7 @@ extern "C" {
 }
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -88,9 +89,9 @@ TEST_CASE("text_of_a_file_that_is_missing_or_a_fifo_has_no_lines") {
   std::string fifo = std::string(directory) + "/fifo";
   REQUIRE(mkfifo(fifo.c_str(), 0600) == 0);
   Lines lines;
-  text_read(fifo.c_str(), collect, &lines);
-  text_read((fifo + "-not").c_str(), collect, &lines);
-  text_read(directory, collect, &lines);
+  text_read(AT_FDCWD, fifo.c_str(), collect, &lines);
+  text_read(AT_FDCWD, (fifo + "-not").c_str(), collect, &lines);
+  text_read(AT_FDCWD, directory, collect, &lines);
   CHECK(lines.empty());
   unlink(fifo.c_str());
   rmdir(directory);
@@ -98,6 +99,6 @@ TEST_CASE("text_of_a_file_that_is_missing_or_a_fifo_has_no_lines") {
 
 TEST_CASE("text_that_never_ends_is_left_alone") {
   Lines lines;
-  text_read("/dev/zero", collect, &lines);
+  text_read(AT_FDCWD, "/dev/zero", collect, &lines);
   CHECK(lines.empty());
 }

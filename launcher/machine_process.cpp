@@ -3,13 +3,10 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <spawn.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
+#include <cerrno>
 
 #include "launcher/paths.hpp"
 
@@ -56,61 +53,15 @@ Result<MachineProcess> MachineProcess::start(int kvm) {
   if (!pair) {
     return std::unexpected(pair.error());
   }
-  // Both descriptors are moved out of the way first, so that neither lands on the other's place.
-  const Fd control(::fcntl(pair->theirs.get(), F_DUPFD_CLOEXEC, kKvmDescriptor + 1));
-  const Fd device(::fcntl(kvm, F_DUPFD_CLOEXEC, kKvmDescriptor + 1));
-  if (!control || !device) {
-    return fail_errno(errno, "cannot duplicate a descriptor for msb-machine");
+  auto child = ChildProcess::start(
+      {.program = path,
+       .arguments = {"msb-machine"},
+       .environment = false,
+       .descriptors = {{pair->theirs.get(), kControlDescriptor}, {kvm, kKvmDescriptor}}});
+  if (!child) {
+    return std::unexpected(child.error());
   }
-  pair->theirs.reset();
-
-  posix_spawn_file_actions_t actions;
-  posix_spawnattr_t attributes;
-  ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawnattr_init(&attributes);
-  ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDWR, 0);
-  ::posix_spawn_file_actions_adddup2(&actions, STDIN_FILENO, STDOUT_FILENO);
-  ::posix_spawn_file_actions_adddup2(&actions, control.get(), kControlDescriptor);
-  ::posix_spawn_file_actions_adddup2(&actions, device.get(), kKvmDescriptor);
-  ::posix_spawn_file_actions_addclosefrom_np(&actions, kKvmDescriptor + 1);
-  sigset_t none;
-  sigset_t all;
-  ::sigemptyset(&none);
-  ::sigfillset(&all);
-  ::posix_spawnattr_setsigmask(&attributes, &none);
-  ::posix_spawnattr_setsigdefault(&attributes, &all);
-  // A session of its own: a Ctrl-C in our terminal is for the command in the guest, not for the
-  // machine.
-  ::posix_spawnattr_setflags(&attributes,
-                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-  pid_t pid = -1;
-  std::string name = "msb-machine";
-  char* arguments[] = {name.data(), nullptr};
-  char* environment[] = {nullptr};
-  const int status =
-      ::posix_spawn(&pid, path.c_str(), &actions, &attributes, arguments, environment);
-  ::posix_spawn_file_actions_destroy(&actions);
-  ::posix_spawnattr_destroy(&attributes);
-  if (status != 0) {
-    return fail_errno(status, "cannot start {}", path);
-  }
-  // Not waited for yet, so the number is still its own.
-  Fd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
-  const int code = errno;
-  MachineProcess machine(std::move(pair->ours), std::move(process), pid);
-  if (machine.process() < 0) {
-    return fail_errno(code, "cannot watch msb-machine");
-  }
-  return machine;
-}
-
-MachineProcess::MachineProcess(MachineProcess&& other) noexcept
-    : control_(std::move(other.control_)),
-      process_(std::move(other.process_)),
-      pid_(std::exchange(other.pid_, -1)) {}
-
-MachineProcess::~MachineProcess() {
-  end();
+  return MachineProcess(std::move(pair->ours), std::move(*child));
 }
 
 Result<void> MachineProcess::connect(Fd socket, std::uint32_t guest_port) {
@@ -135,18 +86,7 @@ Result<Fd> MachineProcess::connect(std::uint32_t guest_port) {
 
 std::string MachineProcess::end() {
   control_.reset();
-  if (pid_ < 0) {
-    return "";
-  }
-  // It is our child and not waited for, so the number is still its own. One that has ended already
-  // keeps its status.
-  ::kill(pid_, SIGKILL);
-  int status = 0;
-  while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-  }
-  pid_ = -1;
-  return WIFSIGNALED(status) ? fmt::format("signal {}", WTERMSIG(status))
-                             : fmt::format("exit status {}", WEXITSTATUS(status));
+  return child_.end();
 }
 
 Result<ControlMessage> probe_machine(int kvm) {

@@ -2,8 +2,6 @@
 // A running msb-machine, as its launcher holds it.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -11,6 +9,7 @@
 #include "base/control.hpp"
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "launcher/child_process.hpp"
 
 namespace msb::launcher {
 
@@ -23,15 +22,11 @@ class MachineProcess {
   // Starts msb-machine, which lies beside this program, in a session of its own, with the control
   // socket, `kvm`, standard error, and no other descriptor.
   static Result<MachineProcess> start(int kvm);
-  MachineProcess(MachineProcess&& other) noexcept;
-  MachineProcess& operator=(MachineProcess&&) = delete;
-  ~MachineProcess();
-
   // Its control socket (control.hpp), non-blocking.
   [[nodiscard]] int control() const { return control_.get(); }
   // A pidfd: readable once the process has ended, however it ended. Its sockets may be closed later
   // than that, when the kernel has taken its io_uring apart.
-  [[nodiscard]] int process() const { return process_.get(); }
+  [[nodiscard]] int process() const { return child_.process(); }
 
   // Has it connect a stream socket in blocking mode to `guest_port`: "OK <number>\n" is written to
   // it when the guest accepts, and it is closed when the guest does not. Fails when the process is
@@ -44,11 +39,10 @@ class MachineProcess {
   std::string end();
 
  private:
-  MachineProcess(Fd control, Fd process, pid_t pid)
-      : control_(std::move(control)), process_(std::move(process)), pid_(pid) {}
+  MachineProcess(Fd control, ChildProcess child)
+      : control_(std::move(control)), child_(std::move(child)) {}
   Fd control_;
-  Fd process_;
-  pid_t pid_ = -1;  // -1 once it was waited for
+  ChildProcess child_;
 };
 
 // Asks a fresh msb-machine to run its probe guest. The value of the answer is 1 when Linux guests

@@ -308,10 +308,17 @@ void Session::tell(std::string_view event, Json details) {
 void Session::watch_network() {
   options_.network->watch(
       {.replace =
-           [this](Fd backend) {
+           [this](Fd backend, std::function<void()> done) {
              // When the machine is gone it needs none.
              requests_.send(
-                 ControlKind::kNetwork, {}, [](const Result<std::string>&) {}, std::move(backend));
+                 ControlKind::kNetwork, {},
+                 [done = std::move(done)](const Result<std::string>&) { done(); },
+                 std::move(backend));
+           },
+       .host_changed =
+           [this](const std::vector<IpAddress>& addresses) {
+             requests_.send(ControlKind::kHostAddresses, host_addresses_text(addresses),
+                            [](const Result<std::string>&) {});
            },
        .restarted =
            [this](const std::string& how) { tell("network_restarted", {{"message", how}}); },

@@ -50,6 +50,22 @@ while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 """
 
+# Sends frames that are in a file, each with its length in front, from the guest's card.
+SENDER = r"""
+import socket, struct, sys
+card = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+card.bind(('eth0', 0))
+data = open(sys.argv[1], 'rb').read()
+mac = card.getsockname()[4]
+while data:
+    length, = struct.unpack('!H', data[:2])
+    frame, data = data[2:2 + length], data[2 + length:]
+    try:
+        card.send(frame.replace(b'\x02GUEST', mac))
+    except OSError as error:
+        print(error)
+"""
+
 
 class Namespace:
     """A network namespace, with mounts of its own, held by a process."""
@@ -61,7 +77,10 @@ class Namespace:
         self.holder.stdout.read(1)
         user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
         self.prefix = ["nsenter", "--target", str(self.holder.pid), *user, "--net", "--mount", f"--wd={os.getcwd()}"]
-        self("ip", "link", "set", "lo", "up")
+
+    def configure(self, lines):
+        """Runs commands of ip(8), together."""
+        subprocess.run([*self.prefix, "ip", "-batch", "-"], input="\n".join(lines).encode(), check=True, timeout=60)
 
     def __call__(self, *command):
         result = subprocess.run([*self.prefix, *map(str, command)], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
@@ -82,22 +101,24 @@ class World:
         self.folder = pathlib.Path(folder)
         self.near, self.far = Namespace(), Namespace()
         self.servers = []
-        self.near("ip", "link", "add", "near0", "type", "veth", "peer", "name", "far0", "netns", str(self.far.holder.pid))
         ends = [(self.near, "near0", NEAR4, NEAR6, FAR4, FAR6), (self.far, "far0", FAR4, FAR6, NEAR4, NEAR6)]
         for namespace, link, own4, own6, other4, other6 in ends:
+            lines = []
+            if namespace is self.near:
+                lines.append(f"link add near0 type veth peer name far0 netns {self.far.holder.pid}")
             if ipv4:
-                namespace("ip", "address", "add", f"{own4}/24", "dev", link)
+                lines.append(f"address add {own4}/24 dev {link}")
             if ipv6:
-                namespace("ip", "address", "add", f"{own6}/64", "dev", link, "nodad")
-            namespace("ip", "link", "set", link, "up")
+                lines.append(f"address add {own6}/64 dev {link} nodad")
+            lines += ["link set lo up", f"link set {link} up"]
             if ipv4:
-                namespace("ip", "route", "add", "default", "via", other4)
+                lines.append(f"route add default via {other4}")
             if ipv6:
-                namespace("ip", "-6", "route", "add", "default", "via", other6)
-        for address in NOT_PUBLIC:
-            if ipv6 if ":" in address else ipv4:
-                length = 128 if ":" in address else 32
-                self.far("ip", "address", "add", f"{address}/{length}", "dev", "lo", *(["nodad"] if ":" in address else []))
+                lines.append(f"route add ::/0 via {other6}")
+            if namespace is self.far:
+                lines += [f"address add {address}/{128 if ':' in address else 32} dev lo" + (" nodad" if ":" in address else "")
+                          for address in NOT_PUBLIC if (ipv6 if ":" in address else ipv4)]
+            namespace.configure(lines)
         self.resolve_by(FAR4)
         if ipv6:  # the link's own addresses are usable once the kernel has found that they are
             deadline = time.monotonic() + 20

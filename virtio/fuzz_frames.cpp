@@ -28,8 +28,10 @@ using namespace testing;
 using Verdict = FrameFilter::Verdict;
 
 constexpr std::uint64_t kSecond = 1'000'000'000;
-constexpr std::uint64_t kFlowLifetime = 7500 * kSecond;  // frame_filter.cpp's
-constexpr std::size_t kMostFrame = 2048;                 // of frames that are bytes of the input
+constexpr std::uint64_t kConnectionLifetime = 7500 * kSecond;
+constexpr std::uint64_t kNewLifetime = 240 * kSecond;
+constexpr std::uint64_t kDatagramLifetime = 180 * kSecond;  // frame_filter.cpp's
+constexpr std::size_t kMostFrame = 2048;                    // of frames that are bytes of the input
 constexpr std::size_t kMostRefusal = kEthernetHeader + kIpv6Header + kIcmpHeader + kMaxHeaders;
 
 // The guest's own, and others that rules and frames have in common.
@@ -59,9 +61,11 @@ IpAddress take_address(FuzzInput& input, std::uint32_t family) {
   return address;
 }
 
-// What it does and for which protocols and family, where to, of how many bits, and the ports.
-std::vector<NetworkRule> take_rules(FuzzInput& input) {
-  std::vector<NetworkRule> rules(input.below(9));
+// Whether it is for a proxy, and rules: what each does and for which protocols and family, where
+// to, of how many bits, and the ports.
+FrameFilter::Options take_options(FuzzInput& input) {
+  const std::size_t first = input.below(18);
+  std::vector<NetworkRule> rules(first % 9);
   for (NetworkRule& rule : rules) {
     const std::uint8_t what = input.byte();
     rule.allow = (what & 1) != 0;
@@ -77,7 +81,11 @@ std::vector<NetworkRule> take_rules(FuzzInput& input) {
       rule.last_port = std::max<std::uint32_t>(rule.first_port, input.take<std::uint16_t>());
     }
   }
-  return rules;
+  return {.mac = kGuestMac,
+          .addresses = {prefix("10.0.2.15", 24), prefix("fd00::15", 64)},
+          .rules = std::move(rules),
+          .host = {},
+          .proxied = first >= 9};
 }
 
 Frame bytes_of(std::span<const std::byte> bytes) {
@@ -196,15 +204,17 @@ bool stays_on_link(const IpAddress& address) {
 
 class World {
  public:
-  explicit World(FuzzInput& input) : rules_(take_rules(input)) {}
+  explicit World(FuzzInput& input) : World(take_options(input)) {}
 
   void step(FuzzInput& input) {
     switch (input.below(6)) {
       case 0:
       case 1:
-      case 2:
-        send(take_frame(input, true), take_header(input));
+      case 2: {
+        const Frame frame = take_frame(input, true);
+        send(frame, take_header(input));
         break;
+      }
       case 3:
         receive(take_frame(input, false));
         break;
@@ -218,6 +228,9 @@ class World {
   }
 
  private:
+  explicit World(const FrameFilter::Options& options)
+      : rules_(options.rules), proxied_(options.proxied), filter_(options) {}
+
   using Flow = std::tuple<std::uint8_t, IpAddress, std::uint16_t, std::uint16_t>;
   using Fragmented = std::tuple<IpAddress, IpAddress, std::uint16_t, std::uint8_t>;
 
@@ -344,8 +357,13 @@ class World {
     if (verdict == Verdict::kPass && packet->has_ports) {
       const auto flow = flows_.find(
           {packet->protocol, packet->destination, packet->destination_port, packet->source_port});
-      if (flow != flows_.end() && now_ - flow->second <= kFlowLifetime) {
+      if (flow != flows_.end() && packet->protocol == kIpTcp &&
+          now_ - flow->second <= kConnectionLifetime) {
         flow->second = now_;
+      }
+      if (proxied_ && packet->protocol == kIpUdp) {
+        questions_[{packet->protocol, packet->destination, packet->destination_port,
+                    packet->source_port}] = now_;
       }
     }
   }
@@ -361,12 +379,18 @@ class World {
             "what has no checksum to be made is not cut");
     const auto flow =
         flows_.find({plain.protocol, plain.destination, plain.destination_port, plain.source_port});
-    const bool answers = flow != flows_.end() && now_ - flow->second <= kFlowLifetime;
+    const std::uint64_t age = flow != flows_.end() ? now_ - flow->second : ~std::uint64_t{0};
+    const bool tcp = plain.protocol == kIpTcp;
+    const bool may_answer = age <= (tcp ? kConnectionLifetime : kDatagramLifetime);
+    const bool answers = age <= (tcp ? kNewLifetime : kDatagramLifetime);
     const bool good =
         address_in_mac(frame) && is_own(plain.source) && !is_nowhere(plain.destination);
-    const bool allowed = good && (answers || rules_allow(rules_, plain));
-    require(verdict == Verdict::kMalformed || (verdict == Verdict::kPass) == allowed,
+    const bool allowed = good && rules_allow(rules_, plain);
+    require(verdict != Verdict::kPass || allowed || (good && may_answer),
             "the rules decide, and what came from outside");
+    require(verdict == Verdict::kPass || verdict == Verdict::kMalformed ||
+                (!allowed && !(good && answers)),
+            "what may go out goes out");
     require(verdict != Verdict::kMalformed || header.flags != 0 || header.gso_type != 0,
             "a plain packet is one");
   }
@@ -394,6 +418,13 @@ class World {
     require(is_own(source) || (is_zero(source) && stays_on_link(destination)),
             "what is let out comes from the guest itself");
     require(!is_nowhere(destination), "nothing is let out to where nobody is");
+    if (proxied_) {
+      const std::uint8_t protocol = load8(frame, family == 4 ? 23 : 20);
+      require(
+          (family == 4 && (load16(frame, 20) & 0x3fff) == 0) ||
+              (family == 6 && (protocol == kIpTcp || protocol == kIpUdp || protocol == kIpIcmpv6)),
+          "a proxy gets no fragments and no extension headers");
+    }
     if (family == 4) {
       check_fragment(frame, source, destination);
     }
@@ -448,9 +479,20 @@ class World {
   void receive(const Frame& frame) {
     const auto head = std::span(frame).first(std::min(frame.size(), kMaxHeaders));
     const bool let_in = filter_.check_received(head, frame.size(), now_);
-    require(let_in == std::ranges::any_of(rules_, &NetworkRule::allow),
-            "frames come in unless there is no network");
+    const bool open = std::ranges::any_of(rules_, &NetworkRule::allow);
     const auto packet = parse_packet(head, frame.size());
+    if (proxied_) {
+      require(open || !let_in, "nothing comes in where there is no network");
+      if (let_in && packet && packet->protocol == kIpUdp) {
+        const auto question = questions_.find(
+            {packet->protocol, packet->source, packet->source_port, packet->destination_port});
+        require(question != questions_.end() && now_ - question->second <= kDatagramLifetime,
+                "a datagram from a proxy answers one of the guest's");
+        question->second = now_;
+      }
+      return;
+    }
+    require(let_in == open, "frames come in unless there is no network");
     if (let_in && packet && packet->has_ports && is_own(packet->destination) &&
         (packet->protocol == kIpUdp || (packet->tcp_flags & (kTcpSyn | kTcpAck)) == kTcpSyn)) {
       flows_[{packet->protocol, packet->source, packet->source_port, packet->destination_port}] =
@@ -471,10 +513,12 @@ class World {
   }
 
   const std::vector<NetworkRule> rules_;
-  FrameFilter filter_{kGuestMac, {prefix("10.0.2.15", 24), prefix("fd00::15", 64)}, rules_};
+  const bool proxied_;
+  FrameFilter filter_;
   std::uint64_t now_ = kSecond;
-  std::map<Flow, std::uint64_t> flows_;  // that came from outside, and when they were last used
-  std::set<Fragmented> fragments_;       // whose first was let out
+  std::map<Flow, std::uint64_t> flows_;      // that came from outside, and when they were last used
+  std::map<Flow, std::uint64_t> questions_;  // to a proxy, likewise
+  std::set<Fragmented> fragments_;           // whose first was let out
   static constexpr std::size_t kMostRecent = 4;
   Recent<std::uint8_t, std::uint8_t> recent_{kMostRecent, 1000 * kSecond};
   std::map<std::uint8_t, std::uint8_t> put_;

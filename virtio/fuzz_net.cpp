@@ -86,7 +86,6 @@ class CheckedBackend final : public NetBackend {
     }
     return backend_->send(pieces);
   }
-  bool flush() override { return backend_->flush(); }
   Received receive() override {
     const auto outcome = other_outcome();
     return outcome ? Received{*outcome, {}, {}} : backend_->receive();
@@ -221,7 +220,11 @@ class World {
     deny.destination = prefix("192.0.2.0", 24);
     std::vector<NetworkRule> rules = NetGuest::everything();
     rules.insert(rules.begin(), deny);
-    return {kGuestMac, {prefix("10.0.2.15", 24), prefix("fd00::15", 64)}, std::move(rules)};
+    return FrameFilter({.mac = kGuestMac,
+                        .addresses = {prefix("10.0.2.15", 24), prefix("fd00::15", 64)},
+                        .rules = std::move(rules),
+                        .host = {},
+                        .proxied = false});
   }
   std::unique_ptr<NetBackend> make_backend() {
     BackendPair pair = BackendPair::create(tap());

@@ -30,13 +30,19 @@ struct QueueState {
     if (closed) {
       return;
     }
+    add_used(head, written);
+    publish_used();
+  }
+
+  // Both with the lock.
+  void add_used(std::uint16_t head, std::uint32_t written) {
     --in_flight;
     const std::size_t slot = kUsedEntries + std::size_t{next_used} % size * sizeof(UsedElement);
     used.store(slot, UsedElement{head, written});
     ++next_used;
-    // 2.7.8.2: the element must be visible before the index.
-    used.store_atomic(kUsedIndex, next_used, std::memory_order_release);
   }
+  // 2.7.8.2: elements must be visible before the index.
+  void publish_used() const { used.store_atomic(kUsedIndex, next_used, std::memory_order_release); }
 
   // 2.7.13.3: loads the available index; acquire, since entries and descriptors must be read after
   // the index that publishes them.
@@ -310,6 +316,18 @@ Result<std::optional<DescriptorChain>> Queue::pop() {
 void Queue::push(DescriptorChain&& chain, std::uint32_t written) {
   if (const auto state = std::exchange(chain.queue_, nullptr)) {
     state->give_back(chain.head_, written);
+  }
+}
+
+void Queue::push_together(std::span<Written> chains) {
+  const std::scoped_lock lock(state_->mutex);
+  for (Written& each : chains) {
+    if (std::exchange(each.chain.queue_, nullptr) != nullptr && !state_->closed) {
+      state_->add_used(each.chain.head_, each.bytes);
+    }
+  }
+  if (!state_->closed) {
+    state_->publish_used();
   }
 }
 

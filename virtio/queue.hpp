@@ -112,6 +112,12 @@ class Queue {
 
   // Returns a chain with the number of bytes written into it.
   void push(DescriptorChain&& chain, std::uint32_t written);
+  // Returns several of this queue, of which the driver sees all or none.
+  struct Written {
+    DescriptorChain chain;
+    std::uint32_t bytes;
+  };
+  void push_together(std::span<Written> chains);
 
   // Whether chains were returned since the last call and the driver wants to be interrupted for
   // them.

@@ -256,7 +256,12 @@ Result<void> Machine::add_network(const NetworkConfig& config, std::vector<Fd>& 
                          .denied = owner_.denied,
                          .lost = owner_.network_lost},
       make_backend(network_backend_, std::move(*backend)),
-      virtio::FrameFilter(config.mac, config.addresses, config.rules), loop_);
+      virtio::FrameFilter({.mac = config.mac,
+                           .addresses = config.addresses,
+                           .rules = config.rules,
+                           .host = config.host_addresses,
+                           .proxied = network_backend_ == NetworkBackend::kStream}),
+      loop_);
   network_ = device.get();
   return add_device("net", std::move(device));
 }

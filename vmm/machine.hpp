@@ -92,6 +92,11 @@ class Machine {
   }
   // Another backend for its network card. False when it has none.
   bool replace_network(Fd backend);
+  void set_host_addresses(std::vector<IpAddress> addresses) {
+    if (network_ != nullptr) {
+      network_->set_host(std::move(addresses));
+    }
+  }
   void release_refusal(std::uint32_t number) {
     if (network_ != nullptr) {
       network_->release(number);

@@ -144,6 +144,9 @@ class Control {
       case ControlKind::kAddShare:
         add_share(message);
         return;
+      case ControlKind::kHostAddresses:
+        set_host_addresses(request, message.text);
+        return;
       case ControlKind::kRelease:
         machine_.release_refusal(message.value);
         return;
@@ -185,6 +188,15 @@ class Control {
     machine_.add_share(std::string(text.substr(5)), std::move(message.descriptors.front()),
                        read_only, static_cast<ShareCache>(cache),
                        [request](const Result<void>& done) { answer(request, done); });
+  }
+
+  void set_host_addresses(std::uint32_t request, std::string_view text) {
+    auto addresses = host_addresses_from(text);
+    if (!addresses) {
+      finish_with(addresses.error());
+    }
+    machine_.set_host_addresses(std::move(*addresses));
+    report(ControlKind::kDone, request, {});
   }
 
   void replace_network(ControlMessage& message) {

@@ -13,6 +13,8 @@ namespace msb::launcher {
 namespace {
 constexpr std::size_t kLength = 2;  // bytes in front of each
 constexpr std::size_t kLargest = 65535;
+// In one turn of the loop, which has other work too.
+constexpr int kTakenAtOnce = 64;
 }  // namespace
 
 bool WaitingDatagrams::add(std::span<const std::byte> datagram, std::size_t elsewhere) {
@@ -39,7 +41,8 @@ class DatagramStream::State : public std::enable_shared_from_this<State> {
         events_(std::move(events)),
         waiting_(std::move(waiting)),
         read_([this](std::int32_t result) { complete([&] { on_read(result); }); }),
-        write_([this](std::int32_t result) { complete([&] { on_write(result); }); }) {}
+        write_([this](std::int32_t result) { complete([&] { on_write(result); }); }),
+        more_([this](std::int32_t) { complete([&] { take_datagrams(); }); }) {}
 
   void start() {
     self_ = shared_from_this();
@@ -67,7 +70,7 @@ class DatagramStream::State : public std::enable_shared_from_this<State> {
     if (!ended_) {
       function();
     }
-    if (ended_ && !read_.pending() && !write_.pending()) {
+    if (ended_ && !read_.pending() && !write_.pending() && !more_.pending()) {
       socket_.reset();
       self_.reset();
     }
@@ -84,8 +87,13 @@ class DatagramStream::State : public std::enable_shared_from_this<State> {
       return;
     }
     filled_ += result > 0 ? static_cast<std::size_t>(result) : 0;
+    take_datagrams();
+  }
+
+  void take_datagrams() {
     std::span<const std::byte> left(buffer_.get(), filled_);
-    while (!ended_ && left.size() >= kLength) {
+    int taken = 0;
+    while (!ended_ && taken < kTakenAtOnce && left.size() >= kLength) {
       const std::size_t size =
           std::to_integer<std::size_t>(left[0]) | std::to_integer<std::size_t>(left[1]) << 8;
       if (left.size() < kLength + size) {
@@ -93,13 +101,16 @@ class DatagramStream::State : public std::enable_shared_from_this<State> {
       }
       const auto datagram = left.subspan(kLength, size);
       left = left.subspan(kLength + size);
+      ++taken;
       events_.received(datagram);
     }
-    if (!ended_) {
-      std::memmove(buffer_.get(), left.data(), left.size());
-      filled_ = left.size();
-      read_more();
+    if (ended_) {
+      return;
     }
+    std::memmove(buffer_.get(), left.data(), left.size());
+    filled_ = left.size();
+    // Those that are left have their turn before more is read, which they may leave no room for.
+    taken == kTakenAtOnce ? io_.defer(more_) : read_more();
   }
 
   void write_more() {
@@ -143,6 +154,7 @@ class DatagramStream::State : public std::enable_shared_from_this<State> {
   iovec write_place_{};
   Operation read_;
   Operation write_;
+  Operation more_;
   std::shared_ptr<State> self_;
 };
 

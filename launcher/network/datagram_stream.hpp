@@ -17,7 +17,7 @@ namespace msb::launcher {
 // kMost bytes wait.
 class WaitingDatagrams {
  public:
-  static constexpr std::size_t kMost = 65536;
+  static constexpr std::size_t kMost = 262144;
 
   // Whether there was room for it, beside `elsewhere` bytes.
   bool add(std::span<const std::byte> datagram, std::size_t elsewhere = 0);

@@ -9,6 +9,35 @@
 
 namespace msb::launcher {
 
+namespace {
+
+// Of DNS by TCP (RFC 1035, 4.2.2): whole queries, each with its length in front. Nothing when
+// something else came.
+std::optional<std::size_t> pass_queries(std::span<const std::byte> bytes) {
+  constexpr std::size_t kLength = 2;  // bytes, big-endian
+  static_assert(kLength + kMaxDnsQuery < Relays::kRelayBuffer);
+  std::size_t passed = 0;
+  while (bytes.size() - passed >= kLength) {
+    const auto rest = bytes.subspan(passed);
+    const std::size_t size =
+        std::to_integer<std::size_t>(rest[0]) << 8 | std::to_integer<std::size_t>(rest[1]);
+    if (size < kDnsHeader || size > kMaxDnsQuery) {
+      return std::nullopt;
+    }
+    if (rest.size() < kLength + size) {
+      break;
+    }
+    const auto message = rest.subspan(kLength, size);
+    if (!is_dns_query(message) || is_dns_transfer(message)) {
+      return std::nullopt;
+    }
+    passed += kLength + size;
+  }
+  return passed;
+}
+
+}  // namespace
+
 // A TCP connection whose resolver has not accepted yet.
 struct DnsForward::Connecting {
   Fd guest;
@@ -25,7 +54,14 @@ struct DnsForward::Sender {
   Sender& operator=(const Sender&) = delete;
   ~Sender() { all -= queries.size(); }
 
+  // Its first query may be on its way.
+  [[nodiscard]] bool is_idle(std::chrono::milliseconds unasked_for) const {
+    return queries.empty() && (answered || std::chrono::steady_clock::now() - came >= unasked_for);
+  }
+
   std::size_t& all;
+  const std::chrono::steady_clock::time_point came = std::chrono::steady_clock::now();
+  bool answered = false;
   std::list<Query> queries;
   std::optional<DatagramStream> stream;
 };
@@ -66,7 +102,7 @@ void DnsForward::accept_tcp(Fd connection) {
                                 Fd guest = std::move(position->guest);
                                 connecting_.erase(position);
                                 if (resolver) {
-                                  relays_.add(std::move(guest), std::move(*resolver));
+                                  relays_.add(std::move(guest), std::move(*resolver), pass_queries);
                                 }
                               });
 }
@@ -89,8 +125,9 @@ bool DnsForward::make_room() {
   if (senders_.size() < limits_.senders) {
     return true;
   }
-  const auto idle = std::find_if(senders_.rbegin(), senders_.rend(),
-                                 [](const Sender& sender) { return sender.queries.empty(); });
+  const auto idle = std::find_if(senders_.rbegin(), senders_.rend(), [this](const Sender& sender) {
+    return sender.is_idle(limits_.unasked_for);
+  });
   if (idle == senders_.rend()) {
     return false;
   }
@@ -100,10 +137,14 @@ bool DnsForward::make_room() {
 
 void DnsForward::on_datagram(std::list<Sender>::iterator sender,
                              std::span<const std::byte> datagram) {
-  if (!is_dns_query(datagram) || queries_ >= limits_.queries) {
+  if (!is_dns_query(datagram)) {
     return;
   }
   senders_.splice(senders_.begin(), senders_, sender);
+  if (queries_ >= limits_.queries || sender->queries.size() >= limits_.queries_of_sender) {
+    sender->stream->send(dns_server_failure(datagram));
+    return;
+  }
   const auto position = sender->queries.emplace(sender->queries.begin());
   ++queries_;
   position->query.emplace(io_, std::vector(datagram.begin(), datagram.end()), servers(),
@@ -112,6 +153,7 @@ void DnsForward::on_datagram(std::list<Sender>::iterator sender,
                             if (!answer.empty()) {
                               sender->stream->send(answer);
                             }
+                            sender->answered = true;
                             sender->queries.erase(position);
                             --queries_;
                           });

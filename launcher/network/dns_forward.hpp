@@ -2,6 +2,7 @@
 // A guest's DNS, through this host's resolvers.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <list>
@@ -20,14 +21,17 @@
 namespace msb::launcher {
 
 // Takes connections from the guest, each of which is one TCP connection to its resolver's address,
-// or one sender of datagrams there. What is no query is dropped. Used on the loop's thread, which
-// must be drained after close().
+// or one sender of datagrams there. What is no query is dropped, and ends a TCP connection, as a
+// transfer of a zone does. Used on the loop's thread, which must be drained after close().
 class DnsForward {
  public:
   struct Limits {
-    std::size_t connections = 64;  // of TCP, beyond which more are closed
-    std::size_t senders = 64;      // beyond which the one that was idle longest gives way
-    std::size_t queries = 128;     // by UDP, beyond which more are dropped
+    std::size_t connections = 64;        // of TCP, beyond which more are closed
+    std::size_t senders = 256;           // beyond which the one that was idle longest gives way
+    std::size_t queries = 512;           // by UDP, beyond which the answer is SERVFAIL
+    std::size_t queries_of_sender = 16;  // of these
+    // Its first query may be on its way: until then a sender that got no answer is not idle.
+    std::chrono::milliseconds unasked_for{1'000};
     std::uint64_t connect_timeout_ns = 2'000'000'000;  // of each resolver, by TCP
     DnsQuery::Times times;
     std::uint16_t port = 53;  // of the resolvers

@@ -25,6 +25,7 @@ using testing::bind_socket;
 using testing::dns_answer;
 using testing::dns_query;
 using testing::framed;
+using testing::framed_by_tcp;
 using testing::Peer;
 using testing::unix_pair;
 using namespace std::string_literals;
@@ -117,6 +118,9 @@ struct Fixture {
   bool is_asked(FakeResolver& resolver, const std::string& query) const {
     std::optional<std::string> heard;
     return run_until([&] { return (heard = resolver.asked()).has_value(); }) && *heard == query;
+  }
+  static std::string failure(const std::string& query) {
+    return protocol::testing::text_of(dns_server_failure(protocol::testing::bytes_of(query)));
   }
   bool is_answered(Peer& guest, const std::string& answer) const {
     return run_until([&] { return guest.hear() == framed(answer); });
@@ -223,7 +227,7 @@ TEST_CASE_FIXTURE(Fixture, "a query that nobody answers is forgotten") {
     guest.say(framed(dns_query(2, kName)));
     return first.asked() == dns_query(2, kName);
   }));
-  CHECK(guest.hear().empty());
+  CHECK(guest.hear().find(failure(query)) == std::string::npos);
 }
 
 TEST_CASE_FIXTURE(Fixture, "what is no query is dropped, and the next one is answered") {
@@ -250,7 +254,12 @@ TEST_CASE_FIXTURE(Fixture, "no more than so many queries are under way, and none
   for (std::uint16_t id = 0; id < 3; ++id) {
     CHECK(is_asked(first, dns_query(id, kName)));
   }
-  settle();
+  // The others fail at once.
+  std::string failures;
+  for (std::uint16_t id = 3; id < 10; ++id) {
+    failures += framed(failure(dns_query(id, kName)));
+  }
+  CHECK(run_until([&] { return guest.hear() == failures; }));
   CHECK_FALSE(first.asked());
   guest.socket.reset();
   Peer other = sender();
@@ -260,7 +269,75 @@ TEST_CASE_FIXTURE(Fixture, "no more than so many queries are under way, and none
   }));
 }
 
+TEST_CASE_FIXTURE(Fixture, "one sender does not take the places of all") {
+  FakeResolver& first = resolver(kFirst);
+  limits.queries_of_sender = 2;
+  start({kFirst});
+  Peer guest = sender();
+  for (std::uint16_t id = 0; id < 3; ++id) {
+    guest.say(framed(dns_query(id, kName)));
+  }
+  CHECK(is_answered(guest, failure(dns_query(2, kName))));
+  CHECK(is_asked(first, dns_query(0, kName)));
+  CHECK(is_asked(first, dns_query(1, kName)));
+  const Peer other = sender();
+  other.say(framed(dns_query(3, kName)));
+  CHECK(is_asked(first, dns_query(3, kName)));
+}
+
+TEST_CASE_FIXTURE(Fixture, "a sender whose query is on its way does not give way") {
+  FakeResolver& first = resolver(kFirst);
+  limits.senders = 1;
+  limits.unasked_for = std::chrono::minutes(10);
+  start({kFirst});
+  Peer guest = sender();
+  Peer more = sender();
+  CHECK(run_until([&] { return more.has_ended(); }));
+  guest.say(framed(dns_query(1, kName)));
+  REQUIRE(is_asked(first, dns_query(1, kName)));
+  first.say(dns_answer(dns_query(1, kName)));
+  CHECK(is_answered(guest, dns_answer(dns_query(1, kName))));
+  const Peer next = sender();
+  CHECK(run_until([&] { return guest.has_ended(); }));
+}
+
+TEST_CASE_FIXTURE(Fixture, "a resolver's failure counts when no other one has an answer") {
+  FakeResolver& first = resolver(kFirst);
+  FakeResolver& second = resolver(kSecond);
+  start({kFirst, kSecond});
+  Peer guest = sender();
+  const std::string query = dns_query(1, kName);
+  const auto failing = [&](int code) {
+    std::string answer = dns_answer(query) + "kept";
+    answer[3] = static_cast<char>(code);
+    return answer;
+  };
+  guest.say(framed(query));
+  REQUIRE(is_asked(first, query));
+  first.say(failing(5));
+  REQUIRE(is_asked(second, query));
+  CHECK(guest.hear().empty());
+  SUBCASE("which has") {
+    second.say(dns_answer(query));
+    CHECK(is_answered(guest, dns_answer(query)));
+  }
+  SUBCASE("which fails too") {
+    second.say(failing(2));
+    CHECK(is_answered(guest, failing(2)));
+  }
+  SUBCASE("which is gone") {
+    second.socket.reset();
+    guest.say(framed(dns_query(2, kName)));
+    REQUIRE(is_asked(first, dns_query(2, kName)));
+    std::string answer = dns_answer(dns_query(2, kName));
+    answer[3] = 4;
+    first.say(answer);
+    CHECK(is_answered(guest, answer));
+  }
+}
+
 TEST_CASE_FIXTURE(Fixture, "the sender that was idle longest gives way to a new one") {
+  limits.unasked_for = {};
   FakeResolver& first = resolver(kFirst);
   limits.senders = 2;
   start({kFirst});
@@ -293,7 +370,8 @@ TEST_CASE_FIXTURE(Fixture, "a TCP connection goes to the first resolver that acc
   limits.port = bound_address(listener.get()).port();
   start({kFirst, kSecond});
   Peer guest = connection();
-  guest.say("question");
+  const std::string query = framed_by_tcp(dns_query(1, kName));
+  guest.say(query);
   guest.end();
   Peer resolver;
   CHECK(run_until([&] {
@@ -302,11 +380,55 @@ TEST_CASE_FIXTURE(Fixture, "a TCP connection goes to the first resolver that acc
     }
     return resolver.has_ended();
   }));
-  CHECK(resolver.heard == "question");
+  CHECK(resolver.heard == query);
   resolver.say("answer");
   resolver.end();
   CHECK(run_until([&] { return guest.has_ended(); }));
   CHECK(guest.heard == "answer");
+}
+
+TEST_CASE_FIXTURE(Fixture, "by TCP only whole queries pass, and what is none ends the connection") {
+  const Fd listener = bind_socket(SOCK_STREAM | SOCK_NONBLOCK, *parse_address(kFirst, 0));
+  limits.port = bound_address(listener.get()).port();
+  start({kFirst});
+  Peer guest = connection();
+  Peer resolver;
+  const auto hears = [&](const std::string& expected) {
+    return run_until([&] {
+      if (!resolver.socket) {
+        resolver.socket = Fd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      }
+      return resolver.hear() == expected;
+    });
+  };
+  const std::string one = framed_by_tcp(dns_query(1, kName));
+  const std::string large = framed_by_tcp(
+      dns_query(2, kName) + std::string(kMaxDnsQuery - dns_query(2, kName).size(), 'x'));
+  guest.say(one + large + one.substr(0, 20));
+  REQUIRE(hears(one + large));
+  resolver.heard.clear();
+  guest.say(one.substr(20));
+  REQUIRE(hears(one));
+  std::string wrong;
+  SUBCASE("an answer") {
+    wrong = framed_by_tcp(dns_answer(dns_query(3, kName)));
+  }
+  SUBCASE("an update") {
+    wrong = one;
+    wrong[4] = 5 << 3;
+  }
+  SUBCASE("a transfer") {
+    wrong = framed_by_tcp(dns_query(3, kName, 252));
+  }
+  SUBCASE("nothing") {
+    wrong = framed_by_tcp("");
+  }
+  SUBCASE("a length that no query has") {
+    wrong = "\xff\xff";
+  }
+  guest.say(wrong);
+  CHECK(run_until([&] { return resolver.was_reset() && guest.has_ended(); }));
+  CHECK(resolver.heard == one);
 }
 
 TEST_CASE_FIXTURE(Fixture, "a TCP connection is closed when no resolver accepts, or too many are") {
@@ -358,13 +480,14 @@ TEST_CASE_FIXTURE(Fixture, "a resolver that does not accept in time is passed ov
   }
   start({kFirst, kSecond});
   Peer guest = connection();
-  guest.say("question");
+  const std::string query = framed_by_tcp(dns_query(1, kName));
+  guest.say(query);
   Peer resolver;
   CHECK(run_until([&] {
     if (!resolver.socket) {
       resolver.socket = Fd(::accept4(second.get(), nullptr, nullptr, SOCK_CLOEXEC));
     }
-    return resolver.hear() == "question";
+    return resolver.hear() == query;
   }));
 }
 

@@ -15,8 +15,14 @@ constexpr std::size_t kFlags = 2;
 constexpr std::size_t kQuestions = 4;
 constexpr std::size_t kCounts = 4;  // each of 2 bytes, the questions' first
 constexpr std::uint8_t kResponse = 0x80;
-constexpr std::uint8_t kKeptFlags = 0x79;  // OPCODE and RD
+constexpr std::uint8_t kResponseAndOpcode = 0xf8;
+constexpr std::uint8_t kResponseCode = 0x0f;  // of the second byte of flags
+constexpr std::uint8_t kKeptFlags = 0x79;     // OPCODE and RD
 constexpr std::uint8_t kServerFailure = 2;
+constexpr std::uint8_t kNotImplemented = 4;
+constexpr std::uint8_t kRefused = 5;
+constexpr std::uint16_t kIncrementalTransfer = 251;  // QTYPE of RFC 1995, 2
+constexpr std::uint16_t kTransfer = 252;             // 3.2.3
 
 constexpr std::size_t kMaxName = 255;  // 2.3.4
 constexpr std::uint8_t kMaxLabel = 63;
@@ -60,7 +66,14 @@ std::byte to_lower(std::byte byte) {
 }  // namespace
 
 bool is_dns_query(std::span<const std::byte> message) {
-  return message.size() <= kMaxDnsQuery && question_of(message) && !is_response(message);
+  return message.size() <= kMaxDnsQuery && question_of(message) &&
+         (byte_at(message, kFlags) & kResponseAndOpcode) == 0;
+}
+
+bool is_dns_transfer(std::span<const std::byte> query) {
+  const auto type = question_of(query)->last(kTypeAndClass);
+  const int number = byte_at(type, 0) << 8 | byte_at(type, 1);
+  return number == kTransfer || number == kIncrementalTransfer;
 }
 
 bool is_dns_answer(std::span<const std::byte> message, std::span<const std::byte> query) {
@@ -73,6 +86,11 @@ bool is_dns_answer(std::span<const std::byte> message, std::span<const std::byte
   const std::size_t name = asked->size() - kTypeAndClass;
   return std::ranges::equal(asked->first(name), answered->first(name), {}, to_lower, to_lower) &&
          std::ranges::equal(asked->subspan(name), answered->subspan(name));
+}
+
+bool is_dns_failure(std::span<const std::byte> answer) {
+  const int code = byte_at(answer, kFlags + 1) & kResponseCode;
+  return code == kServerFailure || code == kNotImplemented || code == kRefused;
 }
 
 std::vector<std::byte> dns_server_failure(std::span<const std::byte> query) {

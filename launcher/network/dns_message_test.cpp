@@ -27,6 +27,12 @@ TEST_CASE("a query has one whole question, and is no answer") {
   CHECK(is_query(query + "additional records"));
   CHECK(is_query(dns_query(7, "\0"s)));
   CHECK_FALSE(is_query(dns_answer(query)));
+  for (const int opcode : {1, 2, 4, 5, 8, 15}) {
+    CAPTURE(opcode);
+    std::string other = query;
+    other[2] = static_cast<char>(opcode << 3 | 1);
+    CHECK_FALSE(is_query(other));
+  }
   for (std::size_t size = 0; size < query.size(); ++size) {
     CAPTURE(size);
     CHECK_FALSE(is_query(query.substr(0, size)));
@@ -70,6 +76,26 @@ TEST_CASE("an answer has the query's ID and question") {
   for (std::size_t size = 0; size < query.size(); ++size) {
     CAPTURE(size);
     CHECK_FALSE(answers(dns_answer(query).substr(0, size)));
+  }
+}
+
+TEST_CASE("transfers of zones and failures of servers are told apart") {
+  const auto is_transfer = [](std::uint8_t type) {
+    return is_dns_transfer(bytes_of(dns_query(7, "\3www\0"s, type)));
+  };
+  CHECK(is_transfer(251));
+  CHECK(is_transfer(252));
+  CHECK_FALSE(is_transfer(1));
+  CHECK_FALSE(is_transfer(255));
+  std::string other = dns_query(7, "\3www\0"s, 252);
+  other[other.size() - 4] = 1;  // 256 + 252
+  CHECK_FALSE(is_dns_transfer(bytes_of(other)));
+
+  for (int code = 0; code < 16; ++code) {
+    CAPTURE(code);
+    std::string answer = dns_answer(dns_query(7, "\3www\0"s));
+    answer[3] = static_cast<char>(0x80 | code);
+    CHECK(is_dns_failure(bytes_of(answer)) == (code == 2 || code == 4 || code == 5));
   }
 }
 

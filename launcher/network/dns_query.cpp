@@ -109,9 +109,9 @@ class DnsQuery::State : public std::enable_shared_from_this<State> {
     }
     const auto now = Clock::now();
     if (!is_waited_for()) {
-      finish(dns_server_failure(message_));
+      give_up();
     } else if (now - started_ >= times_.all) {
-      finish({});
+      finish(kept_);
     } else {
       // One that refused may have passed its turn on since the timer was set.
       if (next_ < servers_.size() && now - asked_at_ >= times_.next) {
@@ -138,21 +138,32 @@ class DnsQuery::State : public std::enable_shared_from_this<State> {
       const std::span<const std::byte> answer(buffer.get(),
                                               size > 0 ? static_cast<std::size_t>(size) : 0);
       if (is_dns_answer(answer, message_)) {
-        finish(answer);
+        on_answer(asked, answer);
         return;
       }
     }
     io_.poll(asked.socket.get(), POLLIN, asked.readable);
   }
 
-  // Nobody listens there, or there is no way to it.
+  void on_answer(Asked& asked, std::span<const std::byte> answer) {
+    if (!is_dns_failure(answer)) {
+      finish(answer);
+      return;
+    }
+    kept_.assign(answer.begin(), answer.end());
+    on_refused(asked);
+  }
+
+  // Nobody listens there, or there is no way to it, or it cannot say.
   void on_refused(Asked& asked) {
     asked.socket.reset();
     ask_next();
     if (!is_waited_for()) {
-      finish(dns_server_failure(message_));
+      give_up();
     }
   }
+
+  void give_up() { finish(kept_.empty() ? dns_server_failure(message_) : kept_); }
 
   void finish(std::span<const std::byte> answer) {
     close();
@@ -168,6 +179,7 @@ class DnsQuery::State : public std::enable_shared_from_this<State> {
   Clock::time_point asked_at_;  // when the last one was
   std::size_t next_ = 0;        // of the servers
   std::list<Asked> asked_;
+  std::vector<std::byte> kept_;  // a failure that is the answer when nothing better comes
   bool ended_ = false;
   Operation timer_;
   std::shared_ptr<State> self_;

@@ -15,9 +15,10 @@
 namespace msb::launcher {
 
 // Each resolver is asked from a socket of its own, whose port the kernel chooses at random: the
-// next one when those before have not answered in time, or refuse. The first right answer counts.
-// When none can be asked it is SERVFAIL; when none answers there is none. Used on the loop's
-// thread. May be destroyed at any time, also from inside `done`; before that `done` does not run.
+// next one when those before have not answered in time, or refuse. The first right answer counts; a
+// failure only when no other one has anything better. When none can be asked it is SERVFAIL; when
+// none answers there is none. Used on the loop's thread. May be destroyed at any time, also from
+// inside `done`; before that `done` does not run.
 class DnsQuery {
  public:
   // Gets the answer, or nothing.

@@ -20,6 +20,14 @@ inline std::string dns_query(std::uint16_t id, const std::string& name, std::uin
   return query;
 }
 
+// As it is on a TCP connection: with its length in front.
+inline std::string framed_by_tcp(const std::string& message) {
+  std::string text;
+  text += static_cast<char>(message.size() >> 8);
+  text += static_cast<char>(message.size() & 0xff);
+  return text + message;
+}
+
 inline std::string dns_answer(std::string query) {
   query[2] = static_cast<char>(query[2] | 0x80);
   return query;

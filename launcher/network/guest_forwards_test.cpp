@@ -150,13 +150,13 @@ TEST_CASE_FIXTURE(Fixture, "DNS is carried on by both its ports") {
     return ::recv(resolver.get(), buffer, sizeof buffer, 0) == static_cast<ssize_t>(query.size());
   }));
   const Peer by_tcp = connect(1027);
-  by_tcp.say(query);
+  by_tcp.say(testing::framed_by_tcp(query));
   Peer accepted;
   CHECK(run_until([&] {
     if (!accepted.socket) {
       accepted.socket = Fd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
     }
-    return accepted.hear() == query;
+    return accepted.hear() == testing::framed_by_tcp(query);
   }));
 }
 

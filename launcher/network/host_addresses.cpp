@@ -2,15 +2,19 @@
 #include "launcher/network/host_addresses.hpp"
 
 #include <ifaddrs.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cerrno>
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <utility>
 
 namespace msb::launcher {
 
@@ -69,6 +73,58 @@ Result<std::vector<InterfaceAddress>> interface_addresses() {
     found.push_back({entry->ifa_name, {*address, mask ? length : address->bits()}});
   }
   return found;
+}
+
+std::vector<IpAddress> reachable_addresses(std::span<const InterfaceAddress> addresses) {
+  std::vector<IpAddress> reachable;
+  for (const InterfaceAddress& each : addresses) {
+    if (!each.loopback() && !each.link_local() && reachable.size() < kMaxHostAddresses) {
+      reachable.push_back(each.address.address);
+    }
+  }
+  return reachable;
+}
+
+AddressWatch::AddressWatch(AsyncIo& io)
+    : io_(io), readable_([this](std::int32_t result) {
+        if (result >= 0) {
+          on_readable();
+        }
+      }) {}
+
+Result<void> AddressWatch::start(Changed changed) {
+  changed_ = std::move(changed);
+  netlink_ = Fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+  sockaddr_nl address{};
+  address.nl_family = AF_NETLINK;
+  address.nl_groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
+  if (!netlink_ ||
+      ::bind(netlink_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return fail_errno(errno, "cannot watch this host's network addresses");
+  }
+  // What changed before is found now.
+  on_readable();
+  return {};
+}
+
+// What the messages say does not matter, nor whether some were lost: all addresses are read anew.
+void AddressWatch::on_readable() {
+  std::array<std::byte, 8192> ignored{};
+  while (::recv(netlink_.get(), ignored.data(), ignored.size(), MSG_DONTWAIT) >= 0 ||
+         errno == EINTR || errno == ENOBUFS) {
+  }
+  if (const auto addresses = interface_addresses()) {
+    std::vector<IpAddress> reachable = reachable_addresses(*addresses);
+    if (reachable != last_) {
+      last_ = reachable;
+      changed_(std::move(reachable));
+    }
+  }
+  io_.poll(netlink_.get(), POLLIN, readable_);
+}
+
+void AddressWatch::close() {
+  io_.cancel(readable_);
 }
 
 }  // namespace msb::launcher

@@ -2,10 +2,13 @@
 // The addresses of this host's network interfaces.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "base/async_io.hpp"
+#include "base/fd.hpp"
 #include "base/network_config.hpp"
 #include "base/result.hpp"
 
@@ -19,5 +22,27 @@ struct InterfaceAddress {
 };
 
 Result<std::vector<InterfaceAddress>> interface_addresses();
+
+// Those by which others reach it: neither loopback nor link-local.
+std::vector<IpAddress> reachable_addresses(std::span<const InterfaceAddress> addresses);
+
+// Tells whenever they change. Used on the loop's thread, which must be drained after close().
+class AddressWatch {
+ public:
+  using Changed = std::function<void(std::vector<IpAddress> reachable)>;
+  explicit AddressWatch(AsyncIo& io);
+  // Fails when the kernel cannot tell.
+  Result<void> start(Changed changed);
+  void close();
+
+ private:
+  void on_readable();
+
+  AsyncIo& io_;
+  Fd netlink_;
+  Changed changed_;
+  std::vector<IpAddress> last_;
+  Operation readable_;
+};
 
 }  // namespace msb::launcher

@@ -25,14 +25,16 @@ constexpr std::string_view kSpaces = " \t\r";
 
 // What is not the public internet, by the registries of special-purpose addresses (RFC 6890): what
 // they do not call globally reachable, multicast, and what carries an IPv4 address inside (6to4).
-constexpr std::array<std::string_view, 18> kNotPublic{
-    "0.0.0.0/8",     "10.0.0.0/8",      "100.64.0.0/10",  "127.0.0.0/8",    "169.254.0.0/16",
-    "172.16.0.0/12", "192.0.0.0/24",    "192.0.2.0/24",   "192.88.99.0/24", "192.168.0.0/16",
-    "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3",    "2001::/23",
-    "2001:db8::/32", "2002::/16",       "3fff::/20"};
+constexpr auto kNotPublic = std::to_array<std::string_view>({
+    "0.0.0.0/8",        "10.0.0.0/8",      "100.64.0.0/10",  "127.0.0.0/8",    "169.254.0.0/16",
+    "172.16.0.0/12",    "192.0.0.0/24",    "192.0.2.0/24",   "192.88.99.0/24", "192.168.0.0/16",
+    "198.18.0.0/15",    "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3",    "2001::/23",
+    "2001:db8::/32",    "2002::/16",       "3fff::/20",
+    "168.63.129.16/32",  // what Azure has for 169.254.169.254
+});
 // And what is: of IPv6 the part that is given out, and IPv4 addresses behind a translator, which
 // have to be public as such (RFC 6052).
-constexpr std::array<std::string_view, 3> kPublic{"0.0.0.0/0", "2000::/3", "64:ff9b::/96"};
+constexpr auto kPublic = std::to_array<std::string_view>({"0.0.0.0/0", "2000::/3", "64:ff9b::/96"});
 
 NetworkRule rule_for(bool allow, const IpPrefix& destination) {
   NetworkRule rule;
@@ -41,11 +43,10 @@ NetworkRule rule_for(bool allow, const IpPrefix& destination) {
   return rule;
 }
 
-void add_public(std::span<const IpAddress> host, NetworkPolicy& policy) {
-  for (const IpAddress& address : host) {
-    policy.add(rule_for(false, {address, address.bits()}),
-               "public: deny this host's own addresses");
-  }
+void add_public(NetworkPolicy& policy) {
+  NetworkRule own;
+  own.host = true;
+  policy.add(own, "public: deny host");
   for (const std::string_view prefix : kNotPublic) {
     policy.add(rule_for(false, *parse_ip_prefix(prefix)), fmt::format("public: deny {}", prefix));
   }
@@ -116,7 +117,8 @@ class Line {
     const auto protocols = at < words_.size() ? protocols_of(words_[at]) : std::nullopt;
     at += protocols ? 1 : 0;
     if (at == words_.size()) {
-      return fail("says not where to: an address, a prefix like 10.0.0.0/8, \"any\" or \"dns\"");
+      return fail(
+          "says not where to: an address, a prefix like 10.0.0.0/8, \"any\", \"host\" or \"dns\"");
     }
     const std::string_view destination = words_[at++];
     if (destination == "dns" && !protocols && at == words_.size()) {
@@ -124,13 +126,17 @@ class Line {
       return {};
     }
     std::vector<IpPrefix> prefixes;
-    if (destination == "any") {
+    if (destination == "host") {
+      rule.host = true;
+      prefixes = {{{4, {}}, 0}, {{6, {}}, 0}};  // for the protocols' numbers
+    } else if (destination == "any") {
       prefixes = {{{4, {}}, 0}, {{6, {}}, 0}};
     } else if (const auto prefix = parse_ip_prefix(destination)) {
       prefixes = {*prefix};
     } else {
       return fail(
-          "has \"{}\" where an address, a prefix like 10.0.0.0/8, \"any\" or \"dns\" belongs",
+          "has \"{}\" where an address, a prefix like 10.0.0.0/8, \"any\", \"host\" or \"dns\" "
+          "belongs",
           destination);
     }
     std::vector<std::string_view> ports{"0-65535"};
@@ -210,9 +216,9 @@ Result<std::string> read_file(const std::string& path) {
 
 }  // namespace
 
-bool add_preset(std::string_view name, std::span<const IpAddress> host, NetworkPolicy& policy) {
+bool add_preset(std::string_view name, NetworkPolicy& policy) {
   if (name == "public") {
-    add_public(host, policy);
+    add_public(policy);
   } else if (name == "any") {
     add_any(policy);
   } else {
@@ -222,8 +228,7 @@ bool add_preset(std::string_view name, std::span<const IpAddress> host, NetworkP
   return true;
 }
 
-Result<NetworkPolicy> parse_policy(std::string_view text, std::string_view name,
-                                   std::span<const IpAddress> host) {
+Result<NetworkPolicy> parse_policy(std::string_view text, std::string_view name) {
   NetworkPolicy policy;
   for (std::size_t number = 1; !text.empty(); ++number) {
     const std::size_t end = std::min(text.find('\n'), text.size());
@@ -237,7 +242,7 @@ Result<NetworkPolicy> parse_policy(std::string_view text, std::string_view name,
     if (words[0] == "allow" || words[0] == "deny") {
       std::string said = fmt::format("{}:{}: {}", name, number, fmt::join(words, " "));
       added = Line(words, std::move(said), policy).add();
-    } else if (words.size() != 1 || !add_preset(words[0], host, policy)) {
+    } else if (words.size() != 1 || !add_preset(words[0], policy)) {
       added = fail(
           "begins with \"{}\" instead of allow, deny, or a preset (none, group, public, any) alone",
           words[0]);
@@ -253,13 +258,13 @@ Result<NetworkPolicy> parse_policy(std::string_view text, std::string_view name,
   return policy;
 }
 
-Result<NetworkPolicy> read_policy(const std::string& word, std::span<const IpAddress> host) {
+Result<NetworkPolicy> read_policy(const std::string& word) {
   NetworkPolicy policy;
-  if (add_preset(word, host, policy)) {
+  if (add_preset(word, policy)) {
     return policy;
   }
   const auto text = read_file(word);
-  return text ? parse_policy(*text, word, host) : std::unexpected(text.error());
+  return text ? parse_policy(*text, word) : std::unexpected(text.error());
 }
 
 }  // namespace msb::launcher

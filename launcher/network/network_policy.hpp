@@ -2,7 +2,6 @@
 // What a sandbox may reach, as people write it (docs/network.md).
 #pragma once
 
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,15 +22,13 @@ struct NetworkPolicy {
   }
 };
 
-// A preset: none, group (or local), public, any. `host` are this host's own addresses, which the
-// preset "public" keeps out of reach. False when there is none of that name.
-bool add_preset(std::string_view name, std::span<const IpAddress> host, NetworkPolicy& policy);
+// A preset: none, group (or local), public, any. False when there is none of that name.
+bool add_preset(std::string_view name, NetworkPolicy& policy);
 
 // Lines of a policy file; `name` is the file's, for messages. Fails on the first line that is none.
-Result<NetworkPolicy> parse_policy(std::string_view text, std::string_view name,
-                                   std::span<const IpAddress> host);
+Result<NetworkPolicy> parse_policy(std::string_view text, std::string_view name);
 
 // `word` is a preset, or the path of a file of at most 1 MiB.
-Result<NetworkPolicy> read_policy(const std::string& word, std::span<const IpAddress> host);
+Result<NetworkPolicy> read_policy(const std::string& word);
 
 }  // namespace msb::launcher

@@ -2,6 +2,7 @@
 #include "launcher/network/network_policy.hpp"
 
 #include <doctest/doctest.h>
+#include <stdlib.h>
 
 #include <algorithm>
 #include <array>
@@ -9,6 +10,7 @@
 #include <fstream>
 #include <string>
 
+#include "base/fd.hpp"
 #include "launcher/network/ip_text.hpp"
 
 namespace msb::launcher {
@@ -20,8 +22,9 @@ const std::array<IpAddress, 2> kHost{*parse_ip_address("198.51.0.7"), *parse_ip_
 bool reaches(const NetworkPolicy& policy, std::string_view address) {
   const auto destination = *parse_ip_address(address);
   const auto rule = std::ranges::find_if(policy.rules, [&](const NetworkRule& each) {
-    return each.destination.contains(destination) &&
-           (each.protocol == NetworkRule::kAnyProtocol || each.protocol == 6) &&
+    const bool there = each.host ? std::ranges::find(kHost, destination) != kHost.end()
+                                 : each.destination.contains(destination);
+    return there && (each.protocol == NetworkRule::kAnyProtocol || each.protocol == 6) &&
            each.first_port <= 443 && 443 <= each.last_port;
   });
   return rule != policy.rules.end() && rule->allow;
@@ -29,12 +32,12 @@ bool reaches(const NetworkPolicy& policy, std::string_view address) {
 
 NetworkPolicy preset(std::string_view name) {
   NetworkPolicy policy;
-  REQUIRE(add_preset(name, kHost, policy));
+  REQUIRE(add_preset(name, policy));
   return policy;
 }
 
 std::string error_of(std::string_view text) {
-  const auto policy = parse_policy(text, "file", kHost);
+  const auto policy = parse_policy(text, "file");
   return policy ? "" : policy.error().message;
 }
 
@@ -107,7 +110,7 @@ TEST_CASE("the other presets allow nothing, or everything") {
   CHECK(reaches(any, "198.51.0.7"));
   CHECK(reaches(any, "fd00::1"));
   NetworkPolicy policy;
-  CHECK_FALSE(add_preset("publik", kHost, policy));
+  CHECK_FALSE(add_preset("publik", policy));
 }
 
 TEST_CASE("lines of a file become rules in their order, which remember where they stand") {
@@ -119,7 +122,7 @@ TEST_CASE("lines of a file become rules in their order, which remember where the
       "allow icmp 2001:db8::/32\r\n"
       "allow dns\n"
       "public",
-      "file", kHost);
+      "file");
   REQUIRE(policy);
   REQUIRE(policy->rules.size() > 6);
   const NetworkRule& database = policy->rules[0];
@@ -141,10 +144,10 @@ TEST_CASE("lines of a file become rules in their order, which remember where the
 }
 
 TEST_CASE("names are resolved when a line says so, the last one") {
-  CHECK_FALSE(parse_policy("allow any", "file", kHost)->dns);
-  CHECK(parse_policy("allow dns", "file", kHost)->dns);
-  CHECK_FALSE(parse_policy("public\ndeny dns", "file", kHost)->dns);
-  CHECK(parse_policy("", "file", kHost)->rules.empty());
+  CHECK_FALSE(parse_policy("allow any", "file")->dns);
+  CHECK(parse_policy("allow dns", "file")->dns);
+  CHECK_FALSE(parse_policy("public\ndeny dns", "file")->dns);
+  CHECK(parse_policy("", "file")->rules.empty());
 }
 
 TEST_CASE("a line that is none is named by its number and what is wrong with it") {
@@ -180,17 +183,34 @@ TEST_CASE("a line that is none is named by its number and what is wrong with it"
   CHECK_FALSE(error_of(std::string("allow 10.0.0.1\0", 15)).empty());
 }
 
+TEST_CASE("a list of ports without a port is an error, and not a rule that is left out") {
+  for (const std::string ports : {",", ",,", "443,", ",443", "443,,80"}) {
+    CAPTURE(ports);
+    CHECK(error_of("allow any\ndeny tcp any " + ports).starts_with("file, line 2 has \""));
+  }
+}
+
+TEST_CASE("a line of more ports than there can be rules ends at once") {
+  std::string line = "allow tcp any 1";
+  while (line.size() < 1 << 20) {
+    line += ",1";
+  }
+  CHECK(error_of(line).starts_with("file, line 1 makes it more than 256 rules"));
+}
+
 TEST_CASE("a policy is a preset or a file") {
-  CHECK(read_policy("any", kHost));
-  const std::string path = std::tmpnam(nullptr);
+  CHECK(read_policy("any"));
+  std::string path = "/tmp/msb-policy-XXXXXX";
+  const Fd made(::mkstemp(path.data()));
+  REQUIRE(made);
   std::ofstream(path) << "allow tcp any 443\n";
-  const auto policy = read_policy(path, kHost);
+  const auto policy = read_policy(path);
   REQUIRE(policy);
   CHECK(policy->rules.size() == 2);
   std::remove(path.c_str());
-  CHECK_FALSE(read_policy(path, kHost));
-  CHECK_FALSE(read_policy("/", kHost));
-  CHECK_FALSE(read_policy("/dev/zero", kHost));
+  CHECK_FALSE(read_policy(path));
+  CHECK_FALSE(read_policy("/"));
+  CHECK_FALSE(read_policy("/dev/zero"));
 }
 
 }  // namespace

@@ -2,14 +2,14 @@
 // passt(1): a network for a guest out of ordinary sockets of this host, without any privilege.
 #pragma once
 
-#include <sys/types.h>
-
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "base/fd.hpp"
 #include "base/network_config.hpp"
 #include "base/result.hpp"
+#include "launcher/child_process.hpp"
 
 namespace msb::launcher {
 
@@ -22,31 +22,28 @@ struct PasstOptions {
   std::string mac;        // of the gateway
 };
 
-// Owns the process: it does not outlive this object, and ends by itself when the other end of its
-// socket is closed, also when this process is killed.
+// Owns the process, which also ends by itself when the other end of its socket is closed: when the
+// machine ends, however this process does.
 class Passt {
  public:
-  // Started and not waited for: what goes into `socket` before it is ready is not lost.
+  // Started and not waited for: what goes into the socket before it is ready is not lost.
   static Result<Passt> start(const PasstOptions& options);
-  Passt(Passt&& other) noexcept;
-  Passt& operator=(Passt&& other) noexcept;
-  ~Passt();
 
   // A pidfd: readable once it has ended.
-  [[nodiscard]] int process() const { return process_.get(); }
+  [[nodiscard]] int process() const { return child_.process(); }
   // The guest's end, a stream of frames with their lengths; to be taken once.
   Fd take_socket() { return std::move(socket_); }
   // Ends it, without waiting.
-  void kill() const;
-  // Ends it if it still runs, and says how it ended and what it said last: "signal 9".
+  void kill() const { child_.kill(); }
+  // Ends it if it still runs, and says how it ended and what it said first: "signal 9".
   std::string end();
 
  private:
-  Passt() = default;
+  Passt(ChildProcess child, Fd socket, Fd words)
+      : child_(std::move(child)), socket_(std::move(socket)), words_(std::move(words)) {}
+  ChildProcess child_;
   Fd socket_;
-  Fd process_;
   Fd words_;  // the reading end of its standard error
-  pid_t pid_ = -1;
 };
 
 }  // namespace msb::launcher

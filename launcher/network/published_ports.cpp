@@ -69,6 +69,23 @@ Result<Fd> bind_port(const PublishWords& words) {
 
 }  // namespace
 
+struct PublishedPorts::TcpPort {
+  TcpPort(PublishedPorts& owner, Fd socket, std::uint16_t guest_port)
+      : connections(
+            owner.io_, owner.limits_.connections, [&owner] { owner.accept_more(); },
+            owner.limits_.times),
+        listener(owner.io_, std::move(socket),
+                 {.has_room = [this, &owner] { return owner.has_room(*this); },
+                  .accepted =
+                      [this, &owner, guest_port](Fd client) {
+                        // Cannot fail: 0 is not published.
+                        connections.add(std::move(client), owner.opener_,
+                                        *protocol::encode_connect_tcp(guest_port));
+                      }}) {}
+  TunnelRelays connections;
+  TcpListener listener;
+};
+
 Result<std::unique_ptr<PublishedPorts>> PublishedPorts::create(AsyncIo& io,
                                                                std::span<const PublishWords> words,
                                                                protocol::Opener opener,
@@ -83,10 +100,7 @@ Result<std::unique_ptr<PublishedPorts>> PublishedPorts::create(AsyncIo& io,
 }
 
 PublishedPorts::PublishedPorts(AsyncIo& io, protocol::Opener opener, Limits limits)
-    : io_(io),
-      opener_(std::move(opener)),
-      connections_(io, limits.connections, [this] { accept_more(); }),
-      flows_(io, opener_, limits.flows) {}
+    : io_(io), opener_(std::move(opener)), limits_(limits), flows_(io, opener_, limits.flows) {}
 
 PublishedPorts::~PublishedPorts() {
   close();
@@ -103,36 +117,38 @@ Result<void> PublishedPorts::add(const PublishWords& words) {
   if (words.transport == Transport::kUdp) {
     return flows_.add(std::move(*socket), guest_port);
   }
-  listeners_.emplace_back(io_, std::move(*socket),
-                          TcpListener::Owner{.has_room = [this] { return connections_.has_room(); },
-                                             .accepted =
-                                                 [this, guest_port](Fd client) {
-                                                   // Cannot fail: 0 is not published.
-                                                   connections_.add(
-                                                       std::move(client), opener_,
-                                                       *protocol::encode_connect_tcp(guest_port));
-                                                 }});
+  tcp_ports_.emplace_back(*this, std::move(*socket), guest_port);
   return {};
 }
 
+// One port does not take the places of all.
+bool PublishedPorts::has_room(const TcpPort& port) const {
+  std::size_t taken = 0;
+  for (const TcpPort& each : tcp_ports_) {
+    const std::size_t count = each.connections.count();
+    taken += &each != &port && count == 0 ? 1 : count;
+  }
+  return taken < limits_.connections || port.connections.count() == 0;
+}
+
 void PublishedPorts::open() {
-  for (TcpListener& listener : listeners_) {
-    listener.open();
+  for (TcpPort& port : tcp_ports_) {
+    port.listener.open();
   }
   flows_.open();
 }
 
 void PublishedPorts::accept_more() {
-  for (TcpListener& listener : listeners_) {
-    listener.accept_more();
+  for (TcpPort& port : tcp_ports_) {
+    port.listener.accept_more();
   }
 }
 
 void PublishedPorts::close() {
-  for (TcpListener& listener : listeners_) {
-    listener.close();
+  for (TcpPort& port : tcp_ports_) {
+    port.listener.close();
+    port.connections.close();
   }
-  connections_.close();
   flows_.close();
 }
 

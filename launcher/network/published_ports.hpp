@@ -34,7 +34,10 @@ struct PublishedPort {
 class PublishedPorts {
  public:
   struct Limits {
-    std::size_t connections = 768;  // of TCP; those beyond wait in the sockets' queues
+    // Of TCP; those beyond wait in the sockets' queues. A place is kept for each port that has
+    // none.
+    std::size_t connections = 768;
+    TunnelTimes times;
     UdpFlows::Limits flows;
   };
 
@@ -56,14 +59,17 @@ class PublishedPorts {
 
  private:
   PublishedPorts(AsyncIo& io, protocol::Opener opener, Limits limits);
+  struct TcpPort;
+
   Result<void> add(const PublishWords& words);
+  [[nodiscard]] bool has_room(const TcpPort& port) const;
   void accept_more();
 
   AsyncIo& io_;
   const protocol::Opener opener_;
   std::vector<PublishedPort> list_;
-  std::list<TcpListener> listeners_;
-  TunnelRelays connections_;
+  const Limits limits_;
+  std::list<TcpPort> tcp_ports_;
   UdpFlows flows_;
 };
 

@@ -2,6 +2,7 @@
 #include "launcher/network/published_ports.hpp"
 
 #include <doctest/doctest.h>
+#include <netinet/tcp.h>
 #include <sys/resource.h>
 
 #include <memory>
@@ -155,6 +156,7 @@ TEST_CASE_FIXTURE(Fixture, "connections wait until the guest is ready, and are t
 }
 
 TEST_CASE_FIXTURE(Fixture, "who is refused is reset, and the next one is served") {
+  limits.times.give_up = {};
   REQUIRE(create({"0:80"}));
   ports->open();
   Peer refused = client();
@@ -177,6 +179,93 @@ TEST_CASE_FIXTURE(Fixture, "who is refused is reset, and the next one is served"
   FakeAgent::accept(guest);
   guest.say("welcome");
   CHECK(run_until([&] { return next.hear() == "welcome"; }));
+}
+
+TEST_CASE_FIXTURE(Fixture, "clients wait while the machine has too much to do") {
+  limits.connections = 2;
+  REQUIRE(create({"0:80"}));
+  ports->open();
+  agent.gone = true;
+  Peer one = client();
+  Peer two = client();
+  const Peer three = client();
+  CHECK(run_until([&] { return agent.opened >= 6; }));
+  CHECK_FALSE(one.was_reset());
+  CHECK_FALSE(two.was_reset());
+  // One that goes meanwhile leaves its place.
+  reset_at_close(one.socket.get());
+  one.socket.reset();
+  int rounds = 0;
+  CHECK(run_until([&] { return ++rounds > 20; }));
+  agent.gone = false;
+  CHECK(run_until([&] { return agent.connections.size() == 2; }));
+  for (Peer& connection : agent.connections) {
+    CHECK(run_until([&] { return FakeAgent::asked(connection).has_value(); }));
+    FakeAgent::accept(connection);
+    connection.say("welcome");
+  }
+  CHECK(run_until([&] { return two.hear() == "welcome"; }));
+}
+
+TEST_CASE_FIXTURE(Fixture, "a client that ends its half, and is then gone, frees its place") {
+  limits.connections = 1;
+  limits.times.look = std::chrono::milliseconds(20);
+  REQUIRE(create({"0:80"}));
+  ports->open();
+  Peer gone = client();
+  gone.end();
+  Peer& guest = asked(80);
+  int rounds = 0;
+  CHECK(run_until([&] { return ++rounds > 20; }));
+  CHECK_FALSE(guest.has_ended());
+  reset_at_close(gone.socket.get());
+  gone.socket.reset();
+  CHECK(run_until([&] { return guest.has_ended(); }));
+  const Peer next = client();
+  asked(80, 2);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a port that has no connection has a place kept for it") {
+  limits.connections = 3;
+  REQUIRE(create({"0:80", "0:81", "0:82/udp"}));
+  ports->open();
+  std::vector<Peer> clients;
+  for (int i = 0; i < 4; ++i) {
+    clients.push_back(client(0));
+  }
+  int rounds = 0;
+  CHECK(run_until([&] { return ++rounds > 20; }));
+  CHECK(agent.opened == 2);
+  const Peer other = client(1);
+  asked(81, 3);
+  const Peer more = client(1);
+  rounds = 0;
+  CHECK(run_until([&] { return ++rounds > 20; }));
+  CHECK(agent.opened == 3);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a client whose host is gone is found out") {
+  Fd accepted;
+  Fd socket = bind_socket(SOCK_STREAM | SOCK_NONBLOCK);
+  const SocketAddress address = bound_address(socket.get());
+  TcpListener listener(*wire.loop, std::move(socket),
+                       {.has_room = [] { return true; },
+                        .accepted = [&](Fd client) { accepted = std::move(client); }});
+  const auto option = [&](int level, int name) {
+    int value = 0;
+    socklen_t size = sizeof value;
+    REQUIRE(::getsockopt(accepted.get(), level, name, &value, &size) == 0);
+    return value;
+  };
+  listener.open();
+  const Peer client = connect_socket(SOCK_STREAM, address);
+  CHECK(run_until([&] { return accepted.valid(); }));
+  CHECK(option(SOL_SOCKET, SO_KEEPALIVE) == 1);
+  CHECK(option(IPPROTO_TCP, TCP_KEEPIDLE) == 60);
+  CHECK(option(IPPROTO_TCP, TCP_KEEPINTVL) == 10);
+  CHECK(option(IPPROTO_TCP, TCP_KEEPCNT) == 6);
+  listener.close();
+  wire.loop->drain();
 }
 
 TEST_CASE_FIXTURE(Fixture, "a client that is gone before the guest answers frees its place") {

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -32,7 +33,7 @@ struct Fixture {
 
   protocol::testing::Wire wire;
   int ended = 0;
-  Relays relays{*wire.loop, 2, [this] { ++ended; }};
+  Relays relays{*wire.loop, 2, [this] { ++ended; }, 20'000'000};
   Peer one;
   Peer other;
 };
@@ -91,6 +92,47 @@ TEST_CASE_FIXTURE(Fixture, "a reset of one side is one of the other") {
   one.socket.reset();
   CHECK(run_until([&] { return other.was_reset(); }));
   CHECK(run_until([&] { return ended == 1; }));
+}
+
+TEST_CASE_FIXTURE(Fixture, "a side that has ended its half and is then gone ends both") {
+  SUBCASE("by a reset of TCP") {
+    join(tcp_pair(), unix_pair());
+    reset_at_close(one.socket.get());
+  }
+  SUBCASE("by the close of a Unix socket") {
+    join(unix_pair(), tcp_pair());
+  }
+  one.end();
+  CHECK(run_until([&] { return other.has_ended(); }));
+  int rounds = 0;
+  CHECK(run_until([&] { return ++rounds > 20; }));
+  CHECK(relays.count() == 1);
+  one.socket.reset();
+  CHECK(run_until([&] { return ended == 1; }));
+}
+
+TEST_CASE_FIXTURE(Fixture, "a filter lets pass what it says, whole, and ends the rest") {
+  auto left = tcp_pair();
+  auto right = unix_pair();
+  one = std::move(left.second);
+  other = std::move(right.second);
+  // Whole words, but for "no".
+  relays.add(std::move(left.first), std::move(right.first),
+             [](std::span<const std::byte> bytes) -> std::optional<std::size_t> {
+               const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+               return text.find("no ") == text.npos ? std::optional(text.rfind(' ') + 1)
+                                                    : std::nullopt;
+             });
+  one.say("three whole words and a ha");
+  CHECK(run_until([&] { return other.hear() == "three whole words and a "; }));
+  one.say("l");
+  one.say("f and nothing n");
+  CHECK(run_until([&] { return other.hear() == "three whole words and a half and nothing "; }));
+  other.say("no answer is filtered ");
+  CHECK(run_until([&] { return one.hear() == "no answer is filtered "; }));
+  one.say("o more");
+  CHECK(run_until([&] { return one.was_reset() && other.has_ended(); }));
+  CHECK(other.heard == "three whole words and a half and nothing ");
 }
 
 TEST_CASE_FIXTURE(Fixture, "a reset while the other side does not read ends both") {

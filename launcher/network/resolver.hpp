@@ -16,7 +16,7 @@ namespace msb::launcher {
 
 struct ResolverConfig {
   std::vector<SocketAddress> servers;  // at least one, at most 3; port 0
-  std::vector<std::string> search;     // domains, each of them printable and without spaces
+  std::vector<std::string> search;     // domains, of letters, digits and "._-"
 };
 
 // Never fails: a line that makes no sense says nothing, and a file that names no server means

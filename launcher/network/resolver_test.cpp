@@ -34,9 +34,10 @@ TEST_CASE("servers and search domains are those of resolv.conf(5)") {
       "nameserver fe80::1%lo\n"
       "nameserver 192.0.2.4\n"
       "options edns0\n"
-      "search a.example  b.example . c\x01.example\n");
+      "search a.example  b.example . c\x01.example d.example/ *.example caf\xc3\xa9 "
+      "_e-1.example\n");
   CHECK(texts(config) == Strings{"192.0.2.1", "2001:db8::1", "fe80::1%lo"});
-  CHECK(config.search == Strings{"a.example", "b.example"});
+  CHECK(config.search == Strings{"a.example", "b.example", "_e-1.example"});
   CHECK(parse_resolvers("search a b\ndomain c d").search == Strings{"c"});
   CHECK(parse_resolvers("search " + std::string(300, 'a') + " b").search == Strings{"b"});
   std::string many = "search";

@@ -105,30 +105,30 @@ std::string_view protocol_name(std::uint32_t protocol) {
 
 }  // namespace
 
-SandboxNetwork::SandboxNetwork(AsyncIo& io, NetworkPolicy policy)
-    : io_(io), policy_(std::move(policy)), passt_ended_([this](std::int32_t result) {
+SandboxNetwork::SandboxNetwork(AsyncIo& io, NetworkPolicy policy,
+                               std::vector<InterfaceAddress> host)
+    : io_(io),
+      policy_(std::move(policy)),
+      host_(std::move(host)),
+      passt_ended_([this](std::int32_t result) {
         if (result >= 0) {
           on_passt_ended();
         }
-      }) {}
+      }),
+      addresses_(io) {}
 
 Result<std::unique_ptr<SandboxNetwork>> SandboxNetwork::create(AsyncIo& io,
                                                                const NetworkWords& words) {
-  const auto host = interface_addresses();
-  if (!host) {
-    return std::unexpected(host.error());
-  }
-  std::vector<IpAddress> own;
-  for (const InterfaceAddress& each : *host) {
-    if (!each.loopback() && !each.link_local()) {
-      own.push_back(each.address.address);
-    }
-  }
-  auto policy = read_policy(words.policy, own);
+  auto policy = read_policy(words.policy);
   if (!policy) {
     return std::unexpected(policy.error());
   }
-  std::unique_ptr<SandboxNetwork> network(new SandboxNetwork(io, std::move(*policy)));
+  auto host = interface_addresses();
+  if (!host) {
+    return std::unexpected(host.error());
+  }
+  std::unique_ptr<SandboxNetwork> network(
+      new SandboxNetwork(io, std::move(*policy), std::move(*host)));
   const auto receive = parse_rate("--receive-rate", words.receive_rate);
   const auto send = parse_rate("--send-rate", words.send_rate);
   if (!receive || !send) {
@@ -152,6 +152,7 @@ Result<std::unique_ptr<SandboxNetwork>> SandboxNetwork::create(AsyncIo& io,
   }
   network->config_.mac = random_mac();
   network->config_.rules = network->policy_.rules;
+  network->config_.host_addresses = reachable_addresses(network->host_);
   network->config_.receive_rate = *receive;
   network->config_.send_rate = *send;
   return network;
@@ -160,21 +161,17 @@ Result<std::unique_ptr<SandboxNetwork>> SandboxNetwork::create(AsyncIo& io,
 // IPv6 where this host has it beyond its own link; IPv4 always, but where it has IPv6 alone: a
 // network that comes later is used then.
 Result<void> SandboxNetwork::use_passt() {
-  const auto host = interface_addresses();
-  if (!host) {
-    return std::unexpected(host.error());
-  }
   const auto global = [&](std::uint32_t family) {
-    return std::ranges::find_if(*host, [&](const InterfaceAddress& each) {
+    return std::ranges::find_if(host_, [&](const InterfaceAddress& each) {
       return each.address.address.family == family && !each.loopback() && !each.link_local() &&
-             (family == 4 || std::ranges::any_of(*host, [&](const InterfaceAddress& other) {
+             (family == 4 || std::ranges::any_of(host_, [&](const InterfaceAddress& other) {
                 return other.interface == each.interface && other.link_local() &&
                        other.address.address.family == 6;
               }));
     });
   };
-  const bool six = global(6) != host->end();
-  const bool four = !six || global(4) != host->end();
+  const bool six = global(6) != host_.end();
+  const bool four = !six || global(4) != host_.end();
   passt_options_.interface = six ? global(6)->interface : "lo";
   passt_options_.mac = kGatewayMac;
   if (four) {
@@ -227,11 +224,7 @@ Result<void> SandboxNetwork::use_tap(const std::string& name, const NetworkWords
     }
     gateways_.push_back(*gateway);
   }
-  const auto host = interface_addresses();
-  if (!host) {
-    return std::unexpected(host.error());
-  }
-  for (const InterfaceAddress& each : *host) {
+  for (const InterfaceAddress& each : host_) {
     const IpAddress& address = each.address.address;
     if (each.interface == name && !each.link_local() && !has(address.family) &&
         each.address.length < address.bits()) {
@@ -285,13 +278,24 @@ void SandboxNetwork::watch(Events events) {
   if (passt_) {
     io_.poll(passt_->process(), POLLIN, passt_ended_);
   }
+  if (exists()) {
+    // A kernel that cannot tell leaves the machine with what it was told at the start.
+    [[maybe_unused]] const auto watching =
+        addresses_.start([this](const std::vector<IpAddress>& reachable) {
+          if (reachable != config_.host_addresses) {
+            config_.host_addresses = reachable;
+            events_.host_changed(reachable);
+          }
+        });
+  }
 }
 
-// It broke the protocol, or is about to be gone. on_passt_ended() follows.
+// It broke the protocol, or is about to be gone: on_passt_ended() follows. What is said before the
+// machine has another backend is of the one before.
 void SandboxNetwork::on_backend_lost() {
   if (mode_ == "tap") {
-    events_.lost("its tap device was removed");
-  } else if (passt_ && passt_ended_.pending()) {
+    lose("its tap device was removed");
+  } else if (passt_ && passt_ended_.pending() && !replacing_) {
     passt_->kill();
   }
 }
@@ -305,22 +309,30 @@ void SandboxNetwork::on_passt_ended() {
   short_lives_ = now - started_ < kShortLife ? short_lives_ + 1 : 0;
   started_ = now;
   if (short_lives_ >= kMaxShortLives) {
-    events_.lost(fmt::format("passt ended with {}", how));
+    lose(fmt::format("passt ended with {}", how));
     return;
   }
   auto passt = Passt::start(passt_options_);
   if (!passt) {
-    events_.lost(passt.error().message);
+    lose(passt.error().message);
     return;
   }
-  events_.replace(passt->take_socket());
+  replacing_ = true;
+  events_.replace(passt->take_socket(), [this] { replacing_ = false; });
   *passt_ = std::move(*passt);
   io_.poll(passt_->process(), POLLIN, passt_ended_);
   events_.restarted(fmt::format("passt ended with {}", how));
 }
 
+void SandboxNetwork::lose(const std::string& how) {
+  if (!std::exchange(lost_, true)) {
+    events_.lost(how);
+  }
+}
+
 void SandboxNetwork::close() {
   closed_ = true;
+  addresses_.close();
   io_.cancel(passt_ended_);
   if (passt_) {
     passt_->end();
@@ -353,11 +365,15 @@ Json SandboxNetwork::describe(const NetworkDenial& denial,
     case NetworkDenial::Reason::kFragment:
       rule = "it is a fragment of nothing that was allowed, or overlaps headers";
       break;
+    case NetworkDenial::Reason::kUnclear:
+      rule = "it is a fragment, or has options or a protocol, that passt does not know";
+      break;
   }
   Json details{{"destination", address_text(denial.destination)}, {"rule", rule}};
   const std::string_view protocol = protocol_name(denial.protocol);
   details["protocol"] = protocol.empty() ? Json(denial.protocol) : Json(protocol);
-  if (denial.protocol == IPPROTO_TCP || denial.protocol == IPPROTO_UDP) {
+  const bool has_ports = denial.protocol == IPPROTO_TCP || denial.protocol == IPPROTO_UDP;
+  if (has_ports && (denial.source_port != 0 || denial.destination_port != 0)) {
     details["port"] = denial.destination_port;
   }
   if (program) {

@@ -17,6 +17,7 @@
 #include "base/network_denial.hpp"
 #include "base/result.hpp"
 #include "launcher/json_rpc.hpp"
+#include "launcher/network/host_addresses.hpp"
 #include "launcher/network/network_policy.hpp"
 #include "launcher/network/passt.hpp"
 #include "protocol/guest_frames.hpp"
@@ -37,8 +38,10 @@ struct NetworkWords {
 class SandboxNetwork {
  public:
   struct Events {
-    // Gives the machine another backend.
-    std::function<void(Fd backend)> replace;
+    // Gives the machine another backend; `done` runs when it has it.
+    std::function<void(Fd backend, std::function<void()> done)> replace;
+    // Tells the machine that this host has these addresses.
+    std::function<void(const std::vector<IpAddress>& addresses)> host_changed;
     // passt ended, for the reason said, and another one has taken its place: connections were lost.
     std::function<void(const std::string& how)> restarted;
     // Likewise, but there will be no other one.
@@ -74,14 +77,16 @@ class SandboxNetwork {
                               const std::optional<protocol::SocketOwner>& program) const;
 
  private:
-  SandboxNetwork(AsyncIo& io, NetworkPolicy policy);
+  SandboxNetwork(AsyncIo& io, NetworkPolicy policy, std::vector<InterfaceAddress> host);
   Result<void> use_passt();
   Result<void> use_tap(const std::string& name, const NetworkWords& words);
   void on_passt_ended();
+  void lose(const std::string& how);
   [[nodiscard]] bool has(std::uint32_t family) const;
 
   AsyncIo& io_;
   NetworkPolicy policy_;
+  std::vector<InterfaceAddress> host_;
   NetworkConfig config_;
   std::string mode_ = "none";
   std::vector<IpAddress> gateways_;
@@ -92,8 +97,11 @@ class SandboxNetwork {
   std::optional<Passt> passt_;
   Operation passt_ended_;
   std::chrono::steady_clock::time_point started_;
-  int short_lives_ = 0;  // of passt, one after the other
+  int short_lives_ = 0;     // of passt, one after the other
+  bool replacing_ = false;  // the machine was given another backend, and may not know yet
+  bool lost_ = false;
   bool closed_ = false;
+  AddressWatch addresses_;
   Events events_;
 };
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/network/tcp_listener.hpp"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -32,6 +34,18 @@ bool is_of_connection(int code) {
     default:
       return false;
   }
+}
+
+// Clients whose host is gone do not hold their place for ever: two minutes.
+void keep_alive(int socket) {
+  constexpr int kIdle = 60;      // seconds of silence
+  constexpr int kInterval = 10;  // seconds between probes
+  constexpr int kProbes = 6;
+  const int on = 1;
+  ::setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPIDLE, &kIdle, sizeof kIdle);
+  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPINTVL, &kInterval, sizeof kInterval);
+  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &kProbes, sizeof kProbes);
 }
 
 }  // namespace
@@ -80,9 +94,7 @@ void TcpListener::on_acceptable(std::int32_t result) {
   for (int i = 0; i < kAcceptedAtOnce && open_ && owner_.has_room(); ++i) {
     Fd socket(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (socket) {
-      const int on = 1;
-      // Clients whose host is gone do not hold their place for ever.
-      ::setsockopt(socket.get(), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+      keep_alive(socket.get());
       owner_.accepted(std::move(socket));
     } else if (errno == EAGAIN) {
       break;

@@ -140,7 +140,7 @@ std::int32_t UdpFlows::receive(Port& port) {
 
 void UdpFlows::on_datagram(const Key& key, std::span<const std::byte> datagram) {
   const Position flow = find_or_start(key);
-  if (flow->refused) {
+  if (flow == flows_.end() || flow->refused) {
     return;
   }
   touch(flow);
@@ -151,6 +151,7 @@ void UdpFlows::on_datagram(const Key& key, std::span<const std::byte> datagram) 
   }
 }
 
+// The end of flows_ when there is no way to the guest now.
 UdpFlows::Position UdpFlows::find_or_start(const Key& key) {
   const auto found = by_key_.find(key);
   if (found != by_key_.end()) {
@@ -166,29 +167,36 @@ UdpFlows::Position UdpFlows::find_or_start(const Key& key) {
   const Position flow = flows_.emplace(flows_.begin(), key);
   by_key_.emplace(key, flow);
   flow->used = Clock::now();
-  start(*flow);
+  if (!start(*flow)) {
+    end(flow);
+    return flows_.end();
+  }
   wait_for_idle();
   return flow;
 }
 
-void UdpFlows::start(Flow& flow) {
+bool UdpFlows::start(Flow& flow) {
   auto socket = opener_();
   if (!socket) {
-    refuse(flow);
-    return;
+    return false;
   }
   // Cannot fail: 0 is not published.
   flow.tunnel.emplace(
       io_, std::move(*socket), *protocol::encode_connect_udp(flow.key.port->guest_port),
       [this, &flow](protocol::Answer<Fd> answer) { on_tunnel(flow, std::move(answer)); });
+  return true;
 }
 
 void UdpFlows::on_tunnel(Flow& flow, protocol::Answer<Fd> answer) {
-  if (!answer) {
+  const Position position = by_key_.at(flow.key);
+  if (!answer && answer.error().stage != 0) {
     refuse(flow);
     return;
   }
-  const Position position = by_key_.at(flow.key);
+  if (!answer) {  // the connection broke, which the guest did not say
+    end(position);
+    return;
+  }
   flow.stream.emplace(
       io_, std::move(*answer),
       DatagramStream::Events{.received =

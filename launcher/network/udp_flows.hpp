@@ -84,7 +84,7 @@ class UdpFlows {
   std::int32_t receive(Port& port);
   void on_datagram(const Key& key, std::span<const std::byte> datagram);
   Position find_or_start(const Key& key);
-  void start(Flow& flow);
+  bool start(Flow& flow);
   void on_tunnel(Flow& flow, protocol::Answer<Fd> answer);
   static void answer(const Flow& flow, std::span<const std::byte> datagram);
   static void refuse(Flow& flow);

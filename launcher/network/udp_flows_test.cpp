@@ -138,7 +138,7 @@ TEST_CASE_FIXTURE(Fixture, "a slow guest loses datagrams") {
   SUBCASE("while its connection opens") {
     one.say(datagram);
     Peer& guest = asked();
-    for (int i = 1; i < 200; ++i) {
+    for (int i = 1; i < 400; ++i) {
       one.say(datagram);
       if (i % 64 == 0) {
         settle();
@@ -188,17 +188,63 @@ TEST_CASE_FIXTURE(Fixture, "a sender whom the guest refuses waits before it is a
   serve();
   const Peer one = client();
   one.say("x");
-  SUBCASE("by the guest") {
-    FakeAgent::refuse(asked());
-  }
-  SUBCASE("by a machine that is gone") {
-    asked().socket.reset();
-  }
+  FakeAgent::refuse(asked());
   // Asked again only later, for datagrams that come then.
   CHECK(run_until([&] {
     one.say("again");
     return agent.opened == 2;
   }));
+}
+
+TEST_CASE_FIXTURE(Fixture,
+                  "a sender whom the guest did not refuse is served with its next datagram") {
+  limits.refused_for = std::chrono::minutes(10);
+  serve();
+  const Peer one = client();
+  SUBCASE("when there was no way to the guest") {
+    agent.gone = true;
+    one.say("lost");
+    CHECK(run_until([&] { return agent.opened == 1; }));
+    agent.gone = false;
+  }
+  SUBCASE("when the connection broke") {
+    one.say("lost");
+    asked().socket.reset();
+    settle();
+    agent.connections.clear();
+  }
+  one.say("heard");
+  Peer& guest = accepted();
+  CHECK(run_until([&] { return guest.hear() == framed("heard"); }));
+}
+
+TEST_CASE_FIXTURE(Fixture, "many small answers are all given, in their order") {
+  serve();
+  const Peer one = client();
+  one.say("question");
+  Peer& guest = accepted();
+  CHECK(run_until([&] { return guest.hear() == framed("question"); }));
+  std::string answers;
+  for (int i = 0; i < 200; ++i) {
+    answers += framed(std::to_string(i));
+  }
+  guest.say(answers);
+  for (int i = 0; i < 200; ++i) {
+    REQUIRE(next(one) == std::to_string(i));
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "datagrams of the largest size wait beside each other") {
+  serve();
+  const Peer one = client();
+  const std::string large(65507, 'x');
+  one.say("first");
+  Peer& guest = asked();
+  one.say(large);
+  one.say(large);
+  settle();
+  FakeAgent::accept(guest);
+  CHECK(run_until([&] { return guest.hear() == framed("first") + framed(large) + framed(large); }));
 }
 
 TEST_CASE_FIXTURE(Fixture, "a flow ends when it is idle, when the guest ends it, and at the end") {

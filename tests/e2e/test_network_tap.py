@@ -8,26 +8,11 @@ import threading
 import pytest
 from conftest import PYTHON, REPOSITORY, TOOLS, wait_until
 from guest_shell import GuestShell
-from network_bed import world
+from network_bed import SENDER, world
 
 HOST4, GUEST4 = "172.31.77.1", "172.31.77.2"
 HOST6, GUEST6 = "fd6d:7362:77::1", "fd6d:7362:77::2"
 
-# Sends frames that are in a file, each with its length in front, from the guest's card.
-SENDER = r"""
-import socket, struct, sys
-card = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-card.bind(('eth0', 0))
-data = open(sys.argv[1], 'rb').read()
-mac = card.getsockname()[4]
-while data:
-    length, = struct.unpack('!H', data[:2])
-    frame, data = data[2:2 + length], data[2 + length:]
-    try:
-        card.send(frame.replace(b'\x02GUEST', mac))
-    except OSError as error:
-        print(error)
-"""
 # Prints what comes out of the tap device: the text behind "mark-" in each frame, in hexadecimal.
 CAPTURE = r"""
 import re, socket

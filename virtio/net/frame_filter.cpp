@@ -12,10 +12,16 @@ namespace {
 
 constexpr std::uint64_t kSecond = 1'000'000'000;  // nanoseconds
 constexpr std::size_t kMaxFlows = 16384;
-// Longer than connections usually stay silent (RFC 5382 asks two hours and four minutes of a NAT).
-constexpr std::uint64_t kFlowLifetime = 7500 * kSecond;
+constexpr std::size_t kMaxNewConnections = 1024;
+// Longer than connections usually stay silent (RFC 5382 asks two hours and four minutes of a NAT,
+// and four minutes of one that is being made; RFC 4787 asks two minutes for UDP).
+constexpr std::uint64_t kConnectionLifetime = 7500 * kSecond;
+constexpr std::uint64_t kNewLifetime = 240 * kSecond;
+constexpr std::uint64_t kDatagramLifetime = 180 * kSecond;
 constexpr std::size_t kMaxFragmented = 256;
 constexpr std::uint64_t kFragmentedLifetime = 30 * kSecond;  // as Linux reassembles
+
+constexpr std::uint16_t kMinSegment = 48;  // bytes; Linux has no smaller ones
 
 constexpr IpPrefix kLinkLocal{{6, {0xfe, 0x80}}, 10};
 constexpr IpPrefix kLinkMulticast{{6, {0xff, 0x02}}, 16};
@@ -65,13 +71,16 @@ std::vector<IpPrefix> with_link_local(std::vector<IpPrefix> addresses, const Mac
 
 }  // namespace
 
-FrameFilter::FrameFilter(const MacAddress& mac, std::vector<IpPrefix> addresses,
-                         std::vector<NetworkRule> rules)
-    : mac_(mac),
-      addresses_(with_link_local(std::move(addresses), mac)),
-      policy_(std::move(rules)),
+FrameFilter::FrameFilter(Options options)
+    : mac_(options.mac),
+      addresses_(with_link_local(std::move(options.addresses), options.mac)),
+      proxied_(options.proxied),
+      policy_(std::move(options.rules), std::move(options.host)),
       closed_(!policy_.allows_anything()),
-      flows_(kMaxFlows, kFlowLifetime),
+      new_connections_(kMaxNewConnections, kNewLifetime),
+      connections_(kMaxFlows, kConnectionLifetime),
+      datagrams_(kMaxFlows, kDatagramLifetime),
+      questions_(kMaxFlows, kDatagramLifetime),
       fragments_(kMaxFragmented, kFragmentedLifetime) {}
 
 bool FrameFilter::is_own(const IpAddress& address) const {
@@ -143,7 +152,21 @@ std::optional<FrameFilter::Verdict> FrameFilter::check_link_talk(const Packet& p
   }
 }
 
+// What a proxy takes for a packet as it is: it looks for ports where others have options, and takes
+// protocols for extension headers.
+bool FrameFilter::is_plain(const Packet& packet) {
+  const bool six = packet.source.family == 6;
+  const bool known = packet.protocol == kIpTcp || packet.protocol == kIpUdp ||
+                     packet.protocol == (six ? kIpIcmpv6 : kIpIcmp);
+  return known && !packet.fragment && (!six || packet.transport == packet.network + kIpv6Header);
+}
+
 FrameFilter::Verdict FrameFilter::check_ip(const Packet& packet, std::uint64_t now) {
+  if (proxied_ && !is_plain(packet)) {
+    // Hosts report the multicast groups that they listen to like this, by themselves.
+    return check_link_talk(packet) ? Verdict::kIgnore
+                                   : deny(NetworkDenial::Reason::kUnclear, packet);
+  }
   if (packet.fragment && !packet.first_fragment) {
     return check_later_fragment(packet, now);
   }
@@ -157,13 +180,15 @@ FrameFilter::Verdict FrameFilter::check_ip(const Packet& packet, std::uint64_t n
           kNowhere, [&](const IpPrefix& prefix) { return prefix.contains(packet.destination); })) {
     return deny(NetworkDenial::Reason::kNowhere, packet);
   }
-  const auto flow = flow_of(packet, true);
-  if (!flow || flows_.find(*flow, now) == nullptr) {
+  if (!answers(packet, now)) {
     const Policy::Verdict verdict =
         policy_.decide(packet.destination, packet.protocol,
                        packet.has_ports ? std::optional(packet.destination_port) : std::nullopt);
     if (!verdict.allowed) {
       return deny(NetworkDenial::Reason::kRule, packet, verdict.rule);
+    }
+    if (const auto flow = flow_of(packet, true); proxied_ && flow && packet.protocol != kIpTcp) {
+      questions_.put(*flow, true, now);
     }
   }
   if (packet.fragment && !packet.last_fragment) {
@@ -206,15 +231,29 @@ FrameFilter::Verdict FrameFilter::deny(NetworkDenial::Reason reason, const Packe
 }
 
 std::vector<std::byte> FrameFilter::refusal(std::span<const std::byte> head) const {
-  if ((denial_.reason != NetworkDenial::Reason::kRule &&
-       denial_.reason != NetworkDenial::Reason::kNowhere) ||
-      is_multicast(denied_.destination)) {
+  if (denial_.reason == NetworkDenial::Reason::kSource ||
+      denial_.reason == NetworkDenial::Reason::kFragment || is_multicast(denied_.destination)) {
     return {};
   }
   return make_refusal(denied_, head);
 }
 
-// What makes others' packets the beginning of something that the guest may answer.
+// Whether the guest answers what came from outside. Datagrams are answered for as long as there
+// come more, whatever the guest sends.
+bool FrameFilter::answers(const Packet& packet, std::uint64_t now) {
+  const auto flow = flow_of(packet, true);
+  if (!flow) {
+    return false;
+  }
+  if (packet.protocol == kIpTcp) {
+    return connections_.find(*flow, now) != nullptr || new_connections_.find(*flow, now) != nullptr;
+  }
+  const bool reply =
+      packet.has_ports ||
+      packet.icmp_type == (packet.source.family == 6 ? kIcmpv6EchoReply : kIcmpEchoReply);
+  return reply && datagrams_.look(*flow, now) != nullptr;
+}
+
 bool FrameFilter::check_received(std::span<const std::byte> head, std::size_t size,
                                  std::uint64_t now) {
   if (closed_) {
@@ -224,14 +263,32 @@ bool FrameFilter::check_received(std::span<const std::byte> head, std::size_t si
   if (!packet || packet->kind != Packet::Kind::kIp) {
     return true;  // the guest's to judge
   }
-  const bool begins = packet->protocol == kIpTcp
-                          ? (packet->tcp_flags & (kTcpSyn | kTcpAck)) == kTcpSyn
-                          : packet->has_ports || packet->has_icmp;
-  const auto flow = flow_of(*packet, false);
-  if (begins && flow && is_own(packet->destination)) {
-    flows_.put(*flow, true, now);
+  if (!proxied_) {
+    remember_received(*packet, now);
+    return true;
   }
-  return true;
+  // A proxy hands on whatever is sent to a port from which the guest once sent something.
+  const auto flow = flow_of(*packet, false);
+  return packet->protocol != kIpUdp || (flow && questions_.find(*flow, now) != nullptr);
+}
+
+void FrameFilter::remember_received(const Packet& packet, std::uint64_t now) {
+  const auto flow = flow_of(packet, false);
+  if (!flow || !is_own(packet.destination)) {
+    return;
+  }
+  if (packet.protocol != kIpTcp) {
+    datagrams_.put(*flow, true, now);
+  } else if ((packet.tcp_flags & (kTcpSyn | kTcpAck)) == kTcpSyn) {
+    if (connections_.find(*flow, now) == nullptr) {
+      new_connections_.put(*flow, true, now);
+    }
+  } else if (new_connections_.find(*flow, now) != nullptr) {
+    new_connections_.remove(*flow);
+    connections_.put(*flow, true, now);
+  } else {
+    connections_.find(*flow, now);  // it is in use
+  }
 }
 
 std::optional<FrameFilter::Flow> FrameFilter::flow_of(const Packet& packet, bool sent) {
@@ -240,10 +297,11 @@ std::optional<FrameFilter::Flow> FrameFilter::flow_of(const Packet& packet, bool
     return sent ? Flow{packet.protocol, other, packet.destination_port, packet.source_port}
                 : Flow{packet.protocol, other, packet.source_port, packet.destination_port};
   }
+  // An echo, and its reply, of which the other way's belongs to the same.
   const bool six = packet.source.family == 6;
-  const std::uint8_t wanted =
-      sent ? (six ? kIcmpv6EchoReply : kIcmpEchoReply) : (six ? kIcmpv6Echo : kIcmpEcho);
-  if (packet.has_icmp && packet.icmp_type == wanted) {
+  const bool echo = packet.icmp_type == (six ? kIcmpv6Echo : kIcmpEcho);
+  const bool reply = packet.icmp_type == (six ? kIcmpv6EchoReply : kIcmpEchoReply);
+  if (packet.has_icmp && (sent ? echo || reply : echo)) {
     return Flow{packet.protocol, other, packet.icmp_id, packet.icmp_id};
   }
   return std::nullopt;
@@ -266,7 +324,7 @@ bool is_offload_sane(const NetHeader& header, const std::optional<Packet>& packe
     return header.gso_type == kNetGsoNone;
   }
   return gso == (packet->source.family == 4 ? kNetGsoTcp4 : kNetGsoTcp6) &&
-         packet->protocol == kIpTcp && header.gso_size > 0;
+         packet->protocol == kIpTcp && header.gso_size >= kMinSegment;
 }
 
 }  // namespace msb::virtio

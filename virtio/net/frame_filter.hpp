@@ -21,9 +21,21 @@ namespace msb::virtio {
 
 class FrameFilter {
  public:
-  // `mac` and `addresses` are the guest's own.
-  FrameFilter(const MacAddress& mac, std::vector<IpPrefix> addresses,
-              std::vector<NetworkRule> rules);
+  struct Options {
+    MacAddress mac{};  // the guest's own, and its addresses
+    std::vector<IpPrefix> addresses;
+    std::vector<NetworkRule> rules;
+    std::vector<IpAddress> host;  // what rules for the host itself mean
+    // Who takes the frames makes connections of its own of them, and knows TCP, UDP and ICMP only,
+    // in whole packets: what else there is it takes for something that it is not. Nobody begins a
+    // connection to the guest through it.
+    bool proxied = false;
+  };
+  explicit FrameFilter(Options options);
+
+  void set_host(std::vector<IpAddress> host) { policy_.set_host(std::move(host)); }
+  // Nothing passes, in either direction.
+  [[nodiscard]] bool closed() const { return closed_; }
 
   enum class Verdict : std::uint8_t {
     kPass,
@@ -52,19 +64,28 @@ class FrameFilter {
 
   [[nodiscard]] bool is_own(const IpAddress& address) const;
   [[nodiscard]] bool is_on_link(const IpAddress& address) const;
+  [[nodiscard]] static bool is_plain(const Packet& packet);
   Verdict check_arp(const Packet& packet) const;
   [[nodiscard]] std::optional<Verdict> check_link_talk(const Packet& packet) const;
   Verdict check_ip(const Packet& packet, std::uint64_t now);
   Verdict check_later_fragment(const Packet& packet, std::uint64_t now);
+  [[nodiscard]] bool answers(const Packet& packet, std::uint64_t now);
+  void remember_received(const Packet& packet, std::uint64_t now);
   Verdict deny(NetworkDenial::Reason reason, const Packet& packet,
                std::optional<std::uint32_t> rule = {});
   static std::optional<Flow> flow_of(const Packet& packet, bool sent);
 
   const MacAddress mac_;
   const std::vector<IpPrefix> addresses_;
-  const Policy policy_;
-  const bool closed_;  // nothing passes, in either direction
-  Recent<Flow, bool> flows_;
+  const bool proxied_;
+  Policy policy_;
+  const bool closed_;
+  // What came from outside and may be answered. A TCP connection is new until there was more than
+  // its beginning, so that no flood of those takes the place of one that is in use.
+  Recent<Flow, bool> new_connections_;
+  Recent<Flow, bool> connections_;
+  Recent<Flow, bool> datagrams_;
+  Recent<Flow, bool> questions_;  // datagrams that the guest sent to a proxy: their answers come in
   Recent<Fragmented, std::size_t> fragments_;  // let out; how many bytes their headers take
   NetworkDenial denial_;
   Packet denied_;

@@ -31,13 +31,11 @@ class NetBackend {
   // What the driver accepted.
   virtual void set_features(std::uint64_t features) = 0;
 
-  enum class Sent : std::uint8_t { kDone, kFull, kLost, kGone };
+  enum class Sent : std::uint8_t { kDone, kFull, kBusy, kLost, kGone };
   // Sends a frame: a NetHeader, which is pieces[0], and what follows. kFull: nothing was sent, to
-  // be tried again; kLost: it cannot be sent, others can; kGone: nothing will be any more.
+  // be tried again once it is writable; kBusy: likewise in a moment; kLost: it cannot be sent,
+  // others can; kGone: nothing will be any more.
   virtual Sent send(std::span<const iovec> pieces) = 0;
-  // Sends on what it kept of frames that it took; false while there is more of it, and it is to be
-  // called again when it is writable.
-  virtual bool flush() = 0;
 
   enum class Outcome : std::uint8_t { kFrame, kNothing, kGone };
   struct Received {
@@ -66,7 +64,6 @@ class TapBackend final : public NetBackend {
   [[nodiscard]] std::uint64_t features() const override;
   void set_features(std::uint64_t features) override;
   Sent send(std::span<const iovec> pieces) override;
-  bool flush() override { return true; }
   Received receive() override;
   [[nodiscard]] bool receives_in_place() const override { return true; }
   InPlace receive_in_place(std::span<const iovec> pieces) override;
@@ -78,6 +75,12 @@ class TapBackend final : public NetBackend {
 
 // A stream socket on which every frame has its length in front, 4 bytes in network byte order, as
 // passt(1) and QEMU's "stream" have it. There is no header: frames are whole and of the link's MTU.
+//
+// passt takes what there is in one read of up to 8,323,069 bytes, and loses its place in the stream
+// when that ends in the middle of a length, or the rest of a frame comes in two pieces: then it
+// takes for a length what the guest wrote. So a frame is sent whole or not at all, in a system call
+// of its own, and so much fewer bytes are sent before the socket was seen empty that no read gets
+// so far.
 class StreamBackend final : public NetBackend {
  public:
   explicit StreamBackend(Fd socket);
@@ -86,21 +89,23 @@ class StreamBackend final : public NetBackend {
   [[nodiscard]] std::uint64_t features() const override;
   void set_features(std::uint64_t /*features*/) override {}
   Sent send(std::span<const iovec> pieces) override;
-  bool flush() override;
   Received receive() override;
 
  private:
+  void count_room();
   [[nodiscard]] std::span<const std::byte> unread() const {
     return std::span(input_).subspan(begin_, end_ - begin_);
   }
 
   Fd socket_;
   bool gone_ = false;
+  std::size_t capacity_ = 0;     // bytes that the socket keeps, with what the kernel adds to each
+  std::size_t room_ = 0;         // of it, as of the last count
+  std::size_t since_empty_ = 0;  // bytes sent
   std::vector<std::byte> input_;
   std::size_t begin_ = 0;  // of what is in it and was not given yet
   std::size_t end_ = 0;
-  std::vector<std::byte> unsent_;  // the rest of a frame that was sent in part
-  std::vector<iovec> pieces_;      // of send(), kept for its memory
+  std::vector<iovec> pieces_;  // of send(), kept for its memory
 };
 
 }  // namespace msb::virtio

@@ -18,6 +18,10 @@ constexpr std::array<std::uint16_t, 2> kQueueSizes{512, 512};
 // Frames of one direction before others have their turn.
 constexpr int kFramesAtATime = 256;
 constexpr std::size_t kMaxAnswers = 64;
+// Until a backend that is busy is asked again, nanoseconds: it needs a moment, or its process
+// hangs.
+constexpr std::uint64_t kLeastBusyWait = 100'000;
+constexpr std::uint64_t kMostBusyWait = 20'000'000;
 // Of an answer, nanoseconds: longer than it takes to look for a socket, and short to whoever waits.
 constexpr std::uint64_t kHold = 100'000'000;
 // What a rate lets through at once: a tenth of a second of it, and a frame of any size.
@@ -40,6 +44,7 @@ NetDevice::NetDevice(NetOptions options, std::unique_ptr<NetBackend> backend, Fr
       io_(io),
       features_(kNetFeatureMac | kNetFeatureMtu | kNetFeatureMergeableBuffers |
                 backend_->features()),
+      busy_wait_(kLeastBusyWait),
       send_tokens_(bucket(options_.send_rate)),
       receive_tokens_(bucket(options_.receive_rate)),
       denial_tokens_(kDenialsPerSecond, kDenialBurst),
@@ -84,7 +89,7 @@ void NetDevice::on_queue(std::uint16_t index) {
 
 void NetDevice::send() {
   int left = kFramesAtATime;
-  while (active() && !writable_.pending() && !send_timer_.pending()) {
+  while (active() && old_backends_.empty() && !writable_.pending() && !send_timer_.pending()) {
     if (left-- == 0) {
       driver_->kick_again(kNetTransmitQueue);
       break;
@@ -107,18 +112,10 @@ void NetDevice::send() {
     }
     queues_[kNetTransmitQueue].push(std::move(*chain), 0);
   }
-  flush();
   if (!answers_.empty()) {
     receive();
   }
   notify(queues_, driver_);
-}
-
-// The rest of a frame that the backend took in part: its end must not wait for the next frame.
-void NetDevice::flush() {
-  if (backend_ != nullptr && !writable_.pending() && !backend_->flush()) {
-    io_.poll(backend_->descriptor(), POLLOUT, writable_);
-  }
 }
 
 // What is checked is what is sent: headers are copied once, and only what is behind them comes from
@@ -134,12 +131,14 @@ NetDevice::Next NetDevice::send_frame(DescriptorChain& chain) {
   }
   const std::size_t size = total - sizeof header;
   const std::uint64_t now = options_.clock();
-  if (!send_tokens_.take(size, now)) {
+  if (!std::exchange(paid_, true) && !send_tokens_.take(size, now)) {
+    paid_ = false;
     io_.timeout(send_tokens_.wait(), send_timer_);
     return Next::kWait;
   }
   chain.read(0, std::as_writable_bytes(std::span(&header, 1)));
   header.buffers = 0;
+  header.flags &= kNetHeaderNeedsChecksum;  // 5.1.6.2.2: others mean nothing here
   const auto head = std::span(head_).first(chain.read(sizeof header, head_));
   const FrameFilter::Verdict verdict = filter_.check_sent(head, size, header, now);
   if (verdict == FrameFilter::Verdict::kPass) {
@@ -150,11 +149,18 @@ NetDevice::Next NetDevice::send_frame(DescriptorChain& chain) {
       io_.poll(backend_->descriptor(), POLLOUT, writable_);
       return Next::kWait;
     }
+    if (sent == NetBackend::Sent::kBusy) {
+      io_.timeout(busy_wait_, send_timer_);
+      busy_wait_ = std::min(2 * busy_wait_, kMostBusyWait);
+      return Next::kWait;
+    }
+    busy_wait_ = kLeastBusyWait;
     sent == NetBackend::Sent::kDone ? ++report_.sent : ++report_.dropped;
     if (sent == NetBackend::Sent::kGone) {
       lose_backend();
     }
   }
+  paid_ = false;
   ++counters_.requests;
   counters_.bytes_written += size;
   if (verdict == FrameFilter::Verdict::kMalformed) {
@@ -227,14 +233,16 @@ void NetDevice::receive() {
 bool NetDevice::receive_one() {
   if (!answers_.empty()) {
     const std::vector<std::byte>& answer = answers_.front();
-    if (!take_buffers(sizeof(NetHeader) + answer.size())) {
+    if (take_buffers(sizeof(NetHeader) + answer.size())) {
+      give({}, answer, answer.size());
+    } else if (!is_hopeless()) {
       return false;
     }
-    give({}, answer, answer.size());
     answers_.pop_front();
     return true;
   }
-  if (!take_buffers(1) || (!kept_ && backend_ == nullptr)) {
+  if (filter_.closed() || !old_backends_.empty() || (!kept_ && backend_ == nullptr) ||
+      !take_buffers(1)) {
     return false;
   }
   if (!receive_tokens_.take(0, options_.clock())) {
@@ -298,10 +306,7 @@ NetDevice::Next NetDevice::receive_kept() {
   }
   const std::size_t needed = sizeof(NetHeader) + kept_->frame.size();
   if (!take_buffers(needed)) {
-    // Without mergeable buffers one has to do; and a ring that is full gives no more.
-    const bool all = buffers_.size() == queues_[kNetReceiveQueue].size();
-    const bool merge = (accepted_ & kNetFeatureMergeableBuffers) != 0;
-    if (!all && (merge || buffers_.empty())) {
+    if (!is_hopeless()) {
       return Next::kWait;
     }
     drop();
@@ -321,6 +326,7 @@ bool NetDevice::take_buffers(std::size_t size) {
   const auto enough = [&] {
     return merge ? room_ >= size : !buffers_.empty() && buffers_.front().writable_size() >= size;
   };
+  std::uint16_t useless = 0;
   while (!enough() && (merge || buffers_.empty())) {
     auto buffer = queues_[kNetReceiveQueue].pop();
     if (!buffer) {
@@ -334,12 +340,24 @@ bool NetDevice::take_buffers(std::size_t size) {
     if ((*buffer)->writable_size() < sizeof(NetHeader)) {
       ++counters_.errors;
       queues_[kNetReceiveQueue].push(std::move(**buffer), 0);
+      if (++useless == queues_[kNetReceiveQueue].size()) {  // a driver that gives ever more of them
+        driver_->kick_again(kNetReceiveQueue);
+        return false;
+      }
       continue;
     }
     room_ += (*buffer)->writable_size();
     buffers_.push_back(std::move(**buffer));
   }
   return enough();
+}
+
+// Whether the buffers at hand will never do for what waits: without mergeable buffers one has to,
+// and a ring that is full gives no more.
+bool NetDevice::is_hopeless() const {
+  const bool merge = (accepted_ & kNetFeatureMergeableBuffers) != 0;
+  return !queues_.empty() &&
+         (buffers_.size() == queues_[kNetReceiveQueue].size() || (!merge && !buffers_.empty()));
 }
 
 // Of a frame of `size` bytes the first ones; the others are there already.
@@ -381,25 +399,35 @@ void NetDevice::write(std::size_t offset, std::span<const std::byte> bytes) {
   }
 }
 
+// 5.1.6.4.1: a driver that looks sees all buffers of a frame, or none.
 void NetDevice::use_buffers(std::size_t size) {
+  used_.clear();
   while (size > 0 && !buffers_.empty()) {
-    DescriptorChain buffer = std::move(buffers_.front());
-    buffers_.pop_front();
-    const std::size_t used = std::min(size, buffer.writable_size());
-    room_ -= buffer.writable_size();
+    const std::size_t used = std::min(size, buffers_.front().writable_size());
+    room_ -= buffers_.front().writable_size();
     size -= used;
-    queues_[kNetReceiveQueue].push(std::move(buffer), static_cast<std::uint32_t>(used));
+    used_.push_back({std::move(buffers_.front()), static_cast<std::uint32_t>(used)});
+    buffers_.pop_front();
   }
+  queues_[kNetReceiveQueue].push_together(used_);
+  used_.clear();
 }
 
 // --- the backend, and the end ---
 
-// Cancelled it goes on with the backend that took the old one's place; else the loop ends.
+// A backend that was dropped is gone once nothing polls its descriptor; only then the one in its
+// place is used. Cancelled without one, the loop ends.
 void NetDevice::on_polled(std::int32_t result, std::uint16_t index) {
-  const bool replaced = !old_backends_.empty();
+  if (old_backends_.empty()) {
+    if (result != -ECANCELED) {
+      on_queue(index);
+    }
+    return;
+  }
   release_old_backends();
-  if (result != -ECANCELED || replaced) {
-    on_queue(index);
+  if (old_backends_.empty()) {
+    receive();
+    send();
   }
 }
 
@@ -461,6 +489,7 @@ void NetDevice::reset(std::function<void()> done) {
   queues_.clear();
   driver_ = nullptr;
   unsent_.reset();
+  paid_ = false;
   buffers_.clear();
   room_ = 0;
   answers_.clear();

@@ -43,6 +43,8 @@ class NetDevice final : public Device {
 
   // Another backend of the same kind in the place of this one, or of one that is gone.
   void replace(std::unique_ptr<NetBackend> backend);
+  // What rules for the host itself mean from now on.
+  void set_host(std::vector<IpAddress> addresses) { filter_.set_host(std::move(addresses)); }
   // The guest gets the answer that waits under this number, if there is any.
   void release(std::uint32_t number);
   [[nodiscard]] const NetworkReport& report() const { return report_; }
@@ -64,7 +66,6 @@ class NetDevice final : public Device {
   void send();
   enum class Next : std::uint8_t { kGoOn, kWait };
   Next send_frame(DescriptorChain& chain);
-  void flush();
   void refuse(std::span<const std::byte> head, std::uint64_t now);
   void release_overdue();
   // Of frames for the guest.
@@ -73,6 +74,7 @@ class NetDevice final : public Device {
   Next receive_in_place();
   Next receive_kept();
   bool take_buffers(std::size_t size);
+  [[nodiscard]] bool is_hopeless() const;
   void give(const NetHeader& header, std::span<const std::byte> head, std::size_t size);
   void drop() { ++report_.dropped; }
   void write(std::size_t offset, std::span<const std::byte> bytes);
@@ -104,10 +106,13 @@ class NetDevice final : public Device {
   std::array<std::byte, kMaxHeaders> head_{};  // of the frame at hand, the device's own copy
   std::vector<iovec> pieces_;                  // likewise, kept for its memory
   std::optional<DescriptorChain> unsent_;      // for which the backend had no room
+  bool paid_ = false;                          // it has had its tokens
+  std::uint64_t busy_wait_;                    // nanoseconds
   TokenBucket send_tokens_;
 
   std::deque<DescriptorChain> buffers_;         // receive buffers that were taken and not used
   std::size_t room_ = 0;                        // bytes in them
+  std::vector<Queue::Written> used_;            // of the frame at hand, kept for its memory
   std::optional<NetBackend::Received> kept_;    // a frame that waits for buffers
   std::deque<std::vector<std::byte>> answers_;  // our own frames, likewise
   // Answers that wait for release().

@@ -15,8 +15,10 @@ IpAddress embedded_ipv4(const IpAddress& address) {
   return embedded;
 }
 
-bool matches(const NetworkRule& rule, const IpAddress& destination, std::uint8_t protocol,
-             std::optional<std::uint16_t> port) {
+}  // namespace
+
+bool Policy::matches(const NetworkRule& rule, const IpAddress& destination, std::uint8_t protocol,
+                     std::optional<std::uint16_t> port) const {
   if (rule.protocol != NetworkRule::kAnyProtocol && rule.protocol != protocol) {
     return false;
   }
@@ -24,10 +26,9 @@ bool matches(const NetworkRule& rule, const IpAddress& destination, std::uint8_t
   if (!all_ports && (!port || *port < rule.first_port || *port > rule.last_port)) {
     return false;
   }
-  return rule.destination.contains(destination);
+  return rule.host ? std::ranges::find(host_, destination) != host_.end()
+                   : rule.destination.contains(destination);
 }
-
-}  // namespace
 
 Policy::Verdict Policy::first_match(const IpAddress& destination, std::uint8_t protocol,
                                     std::optional<std::uint16_t> port) const {

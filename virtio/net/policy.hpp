@@ -13,7 +13,11 @@ namespace msb::virtio {
 
 class Policy {
  public:
-  explicit Policy(std::vector<NetworkRule> rules) : rules_(std::move(rules)) {}
+  // `host`: the addresses that rules for the host itself mean.
+  Policy(std::vector<NetworkRule> rules, std::vector<IpAddress> host)
+      : rules_(std::move(rules)), host_(std::move(host)) {}
+
+  void set_host(std::vector<IpAddress> host) { host_ = std::move(host); }
 
   struct Verdict {
     bool allowed = false;
@@ -32,7 +36,11 @@ class Policy {
   [[nodiscard]] Verdict first_match(const IpAddress& destination, std::uint8_t protocol,
                                     std::optional<std::uint16_t> port) const;
 
+  [[nodiscard]] bool matches(const NetworkRule& rule, const IpAddress& destination,
+                             std::uint8_t protocol, std::optional<std::uint16_t> port) const;
+
   std::vector<NetworkRule> rules_;
+  std::vector<IpAddress> host_;
 };
 
 }  // namespace msb::virtio

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <list>
 #include <map>
 #include <utility>
@@ -30,6 +31,21 @@ class Recent {
     found->second->used = now;
     order_.splice(order_.end(), order_, found->second);
     return &found->second->value;
+  }
+
+  // The same without being used.
+  const Value* look(const Key& key, std::uint64_t now) const {
+    const auto found = entries_.find(key);
+    const bool there = found != entries_.end() && now - found->second->used <= lifetime_;
+    return there ? &found->second->value : nullptr;
+  }
+
+  void remove(const Key& key) {
+    const auto found = entries_.find(key);
+    if (found != entries_.end()) {
+      order_.erase(found->second);
+      entries_.erase(found);
+    }
   }
 
   // Makes or replaces it.

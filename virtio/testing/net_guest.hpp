@@ -3,6 +3,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -73,7 +74,11 @@ class NetGuest {
     options.lost = [this] { ++lost; };
     device = std::make_unique<NetDevice>(
         std::move(options), std::move(pair_.backend),
-        FrameFilter(kGuestMac, {prefix("10.0.2.15", 24), prefix("fd00::15", 64)}, std::move(rules)),
+        FrameFilter({.mac = kGuestMac,
+                     .addresses = {prefix("10.0.2.15", 24), prefix("fd00::15", 64)},
+                     .rules = std::move(rules),
+                     .host = {},
+                     .proxied = false}),
         io);
   }
 
@@ -227,6 +232,17 @@ class NetGuest {
     require(::send(pair_.ours.get(), bytes.data(), bytes.size(), MSG_DONTWAIT) ==
                 static_cast<ssize_t>(bytes.size()),
             "the backend takes a frame");
+  }
+  // What has come out of a stream backend and was not taken.
+  [[nodiscard]] int waiting_bytes() const {
+    int bytes = 0;
+    ::ioctl(pair_.ours.get(), FIONREAD, &bytes);
+    return bytes;
+  }
+  void take_bytes(std::size_t size) {
+    Frame ignored(size);
+    [[maybe_unused]] const ssize_t got =
+        ::recv(pair_.ours.get(), ignored.data(), ignored.size(), MSG_DONTWAIT);
   }
   void hang_up() { pair_.ours.reset(); }
 

@@ -28,7 +28,7 @@ class VsockDevice final : public Device, private VsockConnectionOwner {
   using Accept = std::function<std::optional<Fd>(std::uint32_t host_port)>;
 
   // The largest number of connections at a time; more are refused with a reset.
-  static constexpr std::size_t kMaxConnections = 1024;
+  static constexpr std::size_t kMaxConnections = 2048;
 
   // `io` must outlive the device, and be drained before the device is destroyed.
   VsockDevice(std::uint64_t guest_cid, AsyncIo& io, Accept accept);
