@@ -62,6 +62,7 @@ Result<ChildProcess> ChildProcess::start(ChildOptions options) {
   }
   ::posix_spawn_file_actions_addclosefrom_np(&settings.actions, last + 1);
   std::vector<char*> arguments;
+  arguments.reserve(options.arguments.size() + 1);
   for (std::string& argument : options.arguments) {
     arguments.push_back(argument.data());
   }
