@@ -52,8 +52,8 @@ def test_a_machine_has_no_descriptor_that_it_does_not_need(vmm, disk):  # noqa: 
     assert [name for name in found if not any(re.fullmatch(one, name) for one in needed)] == []
     assert sum(name.startswith("pipe:") for name in found) <= 1  # standard error
     assert sum(name == str(path) for name in found) == 1
-    # The control socket, and the guest's two connections at most.
-    assert sum(name.startswith("socket:") for name in found) <= 3
+    # The control socket, the network's, and the guest's two connections at most.
+    assert sum(name.startswith("socket:") for name in found) <= 4
 
 
 def test_a_guest_that_floods_its_console_gets_no_further_than_its_reader(vmm):
