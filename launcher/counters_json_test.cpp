@@ -17,10 +17,9 @@ TEST_CASE("counters are shown with the names that registers have") {
                       {"fs", 0, 0, 0, 0, 0, 0, {}}};
   const auto shown = show_counters(counters.to_json());
   REQUIRE(shown);
-  CHECK(
-      *shown ==
-      Json::parse(
-          R"({"exits":9000000000000000000,"balloon":{"target":0,"actual":0,"returned":0},
+  CHECK(*shown ==
+        Json::parse(
+            R"({"exits":9000000000000000000,"balloon":{"target":0,"actual":0,"returned":0},
       "network":{"received":0,"sent":0,"denied":0,"malformed":0,"dropped":0},"devices":[
       {"name":"disk-0","requests":1,"errors":2,"bytes_read":3,"bytes_written":4,"kicks":5,
        "interrupts":6,"registers":[{"offset":112,"name":"Status","reads":7,"writes":8},
@@ -33,15 +32,14 @@ TEST_CASE("counters are shown with the names that registers have") {
 }
 
 TEST_CASE("what a machine sends instead of counters is an error, and a device's name only text") {
-  for (
-      const std::string& text :
-      {std::string(), std::string("\xff\0", 2), std::string("{}"), std::string("[]"),
-       std::string(R"({"counters":{"exits":-1,"devices":[]}})"),
-       std::string(
-           R"({"counters":{"exits":1,"balloon":{"target":0,"actual":0,"returned":0},
+  for (const std::string& text :
+       {std::string(), std::string("\xff\0", 2), std::string("{}"), std::string("[]"),
+        std::string(R"({"counters":{"exits":-1,"devices":[]}})"),
+        std::string(
+            R"({"counters":{"exits":1,"balloon":{"target":0,"actual":0,"returned":0},
       "network":{"received":0,"sent":0,"denied":0,"malformed":0,"dropped":0},"devices":{}}})"),
-       // Would overflow the stack of a reader that recurses.
-       std::string(130'000, '['), R"({"counters":)" + std::string(130'000, '[')}) {
+        // Would overflow the stack of a reader that recurses.
+        std::string(130'000, '['), R"({"counters":)" + std::string(130'000, '[')}) {
     CAPTURE(text.substr(0, 60));
     CHECK_FALSE(show_counters(text));
   }
