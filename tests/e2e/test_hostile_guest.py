@@ -36,7 +36,7 @@ def resident(pid):
 
 
 def test_a_guest_that_attacks_its_devices_gets_nowhere_and_the_devices_serve_again(vmm, kernel, disk):
-    process = vmm.start("run", "--image", BASE, "--kernel", kernel, "--memory", "64", "--cpus", "4", "--disk", disk, "--console",
+    process = vmm.start("run", "--image", BASE, "--net", "none", "--kernel", kernel, "--memory", "64", "--cpus", "4", "--disk", disk, "--console",
                         "--ready-timeout", "300", "--", "true")
     largest, lines = {}, []
 
