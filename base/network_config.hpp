@@ -15,7 +15,7 @@
 namespace msb {
 
 inline constexpr std::size_t kMaxNetworkRules = 256;
-inline constexpr std::size_t kMaxHostAddresses = 256;
+inline constexpr std::size_t kMaxHostAddresses = 1024;
 inline constexpr std::uint32_t kMinMtu = 1280;   // RFC 8200 section 5: of every link that has IPv6
 inline constexpr std::uint32_t kMaxMtu = 65520;  // what a frame of 65,535 bytes holds, and more
 

@@ -28,6 +28,9 @@
 
 enum flow_state { CONNECTING, OPEN, REMOVED };
 
+/* Anybody outside can have it chosen, by a datagram for a port where nobody is. */
+#define CHOICE_LASTS_MS 100
+
 struct flow {
   struct flow* next;
   struct flow* previous;
@@ -36,6 +39,7 @@ struct flow {
   struct watch stream;
   struct watch own; /* CONNECT's datagram socket, at this place (guest_address.h) */
   unsigned place;
+  int64_t chosen_ms;            /* when it was chosen last */
   const struct boot_card* card; /* of CONNECT, and its port */
   uint16_t port;
   int shared;                /* a forward's, or -1 */
@@ -216,7 +220,9 @@ static int open_own(const struct boot_card* card, uint16_t port, unsigned place)
 
 /* Nobody is where its datagrams go: by now somebody may be at another place. */
 static void choose_again(struct flow* flow) {
-  if (flow->own.fd < 0) return;
+  int64_t now = clock_now_ms();
+  if (flow->own.fd < 0 || now - flow->chosen_ms < CHOICE_LASTS_MS) return;
+  flow->chosen_ms = now;
   unsigned place = choose_place(flow->card, flow->port);
   int own = place == flow->place ? -1 : open_own(flow->card, flow->port, place);
   if (own < 0) return;

@@ -308,17 +308,20 @@ void Session::tell(std::string_view event, Json details) {
 void Session::watch_network() {
   options_.network->watch(
       {.replace =
-           [this](Fd backend, std::function<void()> done) {
-             // When the machine is gone it needs none.
+           [this](Fd backend, std::function<void(bool)> done) {
              requests_.send(
                  ControlKind::kNetwork, {},
-                 [done = std::move(done)](const Result<std::string>&) { done(); },
+                 [done = std::move(done)](const Result<std::string>& answer) {
+                   done(answer.has_value());
+                 },
                  std::move(backend));
            },
        .host_changed =
-           [this](const std::vector<IpAddress>& addresses) {
+           [this](const std::vector<IpAddress>& addresses, std::function<void(bool)> done) {
              requests_.send(ControlKind::kHostAddresses, host_addresses_text(addresses),
-                            [](const Result<std::string>&) {});
+                            [done = std::move(done)](const Result<std::string>& answer) {
+                              done(answer.has_value());
+                            });
            },
        .restarted =
            [this](const std::string& how) { tell("network_restarted", {{"message", how}}); },

@@ -188,7 +188,8 @@ def tree_of_layers(layers, directory, lister):
 
 def tree_in_guest(vmm, image, lister="/tree_lister", options=()):
     """The root as a program in the guest sees it, and where the init has mounted something."""
-    result = vmm.run(lister, "/", image=image, options=options)
+    # Without a network, whose resolver would be in /etc/resolv.conf.
+    result = vmm.run(lister, "/", image=image, options=["--net", "none", *options])
     assert (result.returncode, result.stderr) == (0, b""), result.stderr
     return parse_listing(result.stdout)
 

@@ -20,6 +20,17 @@ namespace msb::launcher {
 
 namespace {
 
+constexpr std::uint64_t kSettling = 100'000'000;  // nanoseconds
+
+// RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291: no policy takes these for public.
+constexpr std::array<IpPrefix, 7> kPrivate{{{{4, {10}}, 8},
+                                            {{4, {172, 16}}, 12},
+                                            {{4, {192, 168}}, 16},
+                                            {{4, {100, 64}}, 10},
+                                            {{4, {169, 254}}, 16},
+                                            {{6, {0xfc}}, 7},
+                                            {{6, {0xfe, 0x80}}, 10}}};
+
 std::optional<IpAddress> ip_address(const sockaddr* address) {
   IpAddress ip;
   if (address != nullptr && address->sa_family == AF_INET) {
@@ -75,20 +86,31 @@ Result<std::vector<InterfaceAddress>> interface_addresses() {
   return found;
 }
 
-std::vector<IpAddress> reachable_addresses(std::span<const InterfaceAddress> addresses) {
-  std::vector<IpAddress> reachable;
+std::vector<IpAddress> own_addresses(std::span<const InterfaceAddress> addresses) {
+  std::vector<IpAddress> own;
   for (const InterfaceAddress& each : addresses) {
-    if (!each.loopback() && !each.link_local() && reachable.size() < kMaxHostAddresses) {
-      reachable.push_back(each.address.address);
+    if (!each.loopback()) {
+      own.push_back(each.address.address);
     }
   }
-  return reachable;
+  std::ranges::stable_partition(own, [](const IpAddress& address) {
+    return std::ranges::none_of(kPrivate,
+                                [&](const IpPrefix& prefix) { return prefix.contains(address); });
+  });
+  own.resize(std::min(own.size(), kMaxHostAddresses));
+  return own;
 }
 
 AddressWatch::AddressWatch(AsyncIo& io)
-    : io_(io), readable_([this](std::int32_t result) {
+    : io_(io),
+      readable_([this](std::int32_t result) {
         if (result >= 0) {
           on_readable();
+        }
+      }),
+      settled_([this](std::int32_t result) {
+        if (result == -ETIME) {
+          read_all();
         }
       }) {}
 
@@ -103,7 +125,8 @@ Result<void> AddressWatch::start(Changed changed) {
     return fail_errno(errno, "cannot watch this host's network addresses");
   }
   // What changed before is found now.
-  on_readable();
+  read_all();
+  io_.poll(netlink_.get(), POLLIN, readable_);
   return {};
 }
 
@@ -113,18 +136,25 @@ void AddressWatch::on_readable() {
   while (::recv(netlink_.get(), ignored.data(), ignored.size(), MSG_DONTWAIT) >= 0 ||
          errno == EINTR || errno == ENOBUFS) {
   }
-  if (const auto addresses = interface_addresses()) {
-    std::vector<IpAddress> reachable = reachable_addresses(*addresses);
-    if (reachable != last_) {
-      last_ = reachable;
-      changed_(std::move(reachable));
-    }
+  if (!settled_.pending()) {
+    io_.timeout(kSettling, settled_);
   }
   io_.poll(netlink_.get(), POLLIN, readable_);
 }
 
+void AddressWatch::read_all() {
+  if (const auto addresses = interface_addresses()) {
+    std::vector<IpAddress> own = own_addresses(*addresses);
+    if (own != last_) {
+      last_ = own;
+      changed_(std::move(own));
+    }
+  }
+}
+
 void AddressWatch::close() {
   io_.cancel(readable_);
+  io_.cancel(settled_);
 }
 
 }  // namespace msb::launcher

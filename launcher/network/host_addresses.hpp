@@ -23,13 +23,14 @@ struct InterfaceAddress {
 
 Result<std::vector<InterfaceAddress>> interface_addresses();
 
-// Those by which others reach it: neither loopback nor link-local.
-std::vector<IpAddress> reachable_addresses(std::span<const InterfaceAddress> addresses);
+// All but loopback's, those that are not private first: of more than kMaxHostAddresses the last are
+// left out.
+std::vector<IpAddress> own_addresses(std::span<const InterfaceAddress> addresses);
 
 // Tells whenever they change. Used on the loop's thread, which must be drained after close().
 class AddressWatch {
  public:
-  using Changed = std::function<void(std::vector<IpAddress> reachable)>;
+  using Changed = std::function<void(std::vector<IpAddress> own)>;
   explicit AddressWatch(AsyncIo& io);
   // Fails when the kernel cannot tell.
   Result<void> start(Changed changed);
@@ -37,12 +38,14 @@ class AddressWatch {
 
  private:
   void on_readable();
+  void read_all();
 
   AsyncIo& io_;
   Fd netlink_;
   Changed changed_;
   std::vector<IpAddress> last_;
   Operation readable_;
+  Operation settled_;  // changes come in bursts
 };
 
 }  // namespace msb::launcher

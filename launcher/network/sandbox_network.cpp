@@ -32,6 +32,8 @@ constexpr std::string_view kGatewayMac = "02:6d:73:62:00:02";
 // passt that ends sooner than this was no use; after so many in a row no other one is started.
 constexpr std::chrono::seconds kShortLife{2};
 constexpr int kMaxShortLives = 3;
+constexpr std::uint64_t kShortPause = 100'000'000;   // nanoseconds, doubled with each
+constexpr std::uint64_t kTellAgain = 1'000'000'000;  // nanoseconds
 
 Result<std::uint64_t> parse_rate(std::string_view option, const std::string& word) {
   if (word.empty()) {
@@ -115,6 +117,16 @@ SandboxNetwork::SandboxNetwork(AsyncIo& io, NetworkPolicy policy,
           on_passt_ended();
         }
       }),
+      start_again_([this](std::int32_t result) {
+        if (result == -ETIME) {
+          start_again(ended_how_);
+        }
+      }),
+      tell_again_([this](std::int32_t result) {
+        if (result == -ETIME) {
+          tell_addresses();
+        }
+      }),
       addresses_(io) {}
 
 Result<std::unique_ptr<SandboxNetwork>> SandboxNetwork::create(AsyncIo& io,
@@ -152,7 +164,7 @@ Result<std::unique_ptr<SandboxNetwork>> SandboxNetwork::create(AsyncIo& io,
   }
   network->config_.mac = random_mac();
   network->config_.rules = network->policy_.rules;
-  network->config_.host_addresses = reachable_addresses(network->host_);
+  network->config_.host_addresses = own_addresses(network->host_);
   network->config_.receive_rate = *receive;
   network->config_.send_rate = *send;
   return network;
@@ -281,13 +293,22 @@ void SandboxNetwork::watch(Events events) {
   if (exists()) {
     // A kernel that cannot tell leaves the machine with what it was told at the start.
     [[maybe_unused]] const auto watching =
-        addresses_.start([this](const std::vector<IpAddress>& reachable) {
-          if (reachable != config_.host_addresses) {
-            config_.host_addresses = reachable;
-            events_.host_changed(reachable);
+        addresses_.start([this](const std::vector<IpAddress>& own) {
+          if (own != config_.host_addresses) {
+            config_.host_addresses = own;
+            tell_addresses();
           }
         });
   }
+}
+
+// Until the machine knows them: what it does not know of is in reach.
+void SandboxNetwork::tell_addresses() {
+  events_.host_changed(config_.host_addresses, [this](bool told) {
+    if (!told && !closed_ && !tell_again_.pending()) {
+      io_.timeout(kTellAgain, tell_again_);
+    }
+  });
 }
 
 // It broke the protocol, or is about to be gone: on_passt_ended() follows. What is said before the
@@ -304,24 +325,38 @@ void SandboxNetwork::on_passt_ended() {
   if (closed_) {
     return;
   }
-  const std::string how = passt_->end();
+  ended_how_ = passt_->end();
   const auto now = std::chrono::steady_clock::now();
   short_lives_ = now - started_ < kShortLife ? short_lives_ + 1 : 0;
-  started_ = now;
-  if (short_lives_ >= kMaxShortLives) {
-    lose(fmt::format("passt ended with {}", how));
+  if (short_lives_ == 0) {
+    start_again(ended_how_);
+  } else if (short_lives_ < kMaxShortLives) {
+    io_.timeout(kShortPause << short_lives_, start_again_);
+  } else {
+    lose(fmt::format("passt ended with {}", ended_how_));
+  }
+}
+
+void SandboxNetwork::start_again(const std::string& how) {
+  if (closed_) {
     return;
   }
+  started_ = std::chrono::steady_clock::now();
   auto passt = Passt::start(passt_options_);
   if (!passt) {
     lose(passt.error().message);
     return;
   }
   replacing_ = true;
-  events_.replace(passt->take_socket(), [this] { replacing_ = false; });
+  Fd socket = passt->take_socket();
   *passt_ = std::move(*passt);
   io_.poll(passt_->process(), POLLIN, passt_ended_);
-  events_.restarted(fmt::format("passt ended with {}", how));
+  events_.replace(std::move(socket), [this, how](bool has) {
+    replacing_ = false;
+    if (has) {  // one that serves nobody ends by itself
+      events_.restarted(fmt::format("passt ended with {}", how));
+    }
+  });
 }
 
 void SandboxNetwork::lose(const std::string& how) {
@@ -333,6 +368,8 @@ void SandboxNetwork::lose(const std::string& how) {
 void SandboxNetwork::close() {
   closed_ = true;
   addresses_.close();
+  io_.cancel(start_again_);
+  io_.cancel(tell_again_);
   io_.cancel(passt_ended_);
   if (passt_) {
     passt_->end();

@@ -38,10 +38,12 @@ struct NetworkWords {
 class SandboxNetwork {
  public:
   struct Events {
-    // Gives the machine another backend; `done` runs when it has it.
-    std::function<void(Fd backend, std::function<void()> done)> replace;
-    // Tells the machine that this host has these addresses.
-    std::function<void(const std::vector<IpAddress>& addresses)> host_changed;
+    // Gives the machine another backend; `done` runs when it has it, or has not got it.
+    std::function<void(Fd backend, std::function<void(bool has)> done)> replace;
+    // Tells the machine that this host has these addresses; `done` likewise.
+    std::function<void(const std::vector<IpAddress>& addresses,
+                       std::function<void(bool told)> done)>
+        host_changed;
     // passt ended, for the reason said, and another one has taken its place: connections were lost.
     std::function<void(const std::string& how)> restarted;
     // Likewise, but there will be no other one.
@@ -81,6 +83,8 @@ class SandboxNetwork {
   Result<void> use_passt();
   Result<void> use_tap(const std::string& name, const NetworkWords& words);
   void on_passt_ended();
+  void start_again(const std::string& how);
+  void tell_addresses();
   void lose(const std::string& how);
   [[nodiscard]] bool has(std::uint32_t family) const;
 
@@ -97,7 +101,10 @@ class SandboxNetwork {
   std::optional<Passt> passt_;
   Operation passt_ended_;
   std::chrono::steady_clock::time_point started_;
-  int short_lives_ = 0;     // of passt, one after the other
+  int short_lives_ = 0;    // of passt, one after the other
+  std::string ended_how_;  // that of passt for which another one is about to be started
+  Operation start_again_;
+  Operation tell_again_;
   bool replacing_ = false;  // the machine was given another backend, and may not know yet
   bool lost_ = false;
   bool closed_ = false;

@@ -82,12 +82,16 @@ def test_without_ipv6_of_the_host_the_device_has_none(near):
     assert near("ip", "-6", "address", "show", "dev", "tap0") == ""
 
 
-def test_without_nft_a_host_that_forwards_is_refused(near, tmp_path):
+def test_without_nft_no_device_is_made(near, tmp_path):
     for program in ["bash", "cat", "env", "head", "id", "ip", "nsenter", "rm", "sed", "sysctl"]:
         (tmp_path / program).symlink_to(shutil.which(program))
-    assert "--internet needs nft" in refusal(near, "up", "tap0", "--user", "root", "--internet", path=tmp_path)
-    near("sysctl", "-w", "net.ipv4.ip_forward=1")
     assert "nft is needed" in refusal(near, "up", "tap0", "--user", "root", path=tmp_path)
-    near("sysctl", "-w", "net.ipv4.ip_forward=0")
-    near("env", f"PATH={tmp_path}", TAP, "up", "tap0", "--user", "root")
-    near("env", f"PATH={tmp_path}", TAP, "down", "tap0")
+    assert "tap0" not in near("ip", "link")
+
+
+def test_a_device_whose_table_cannot_be_made_is_taken_away_again(near, tmp_path):
+    for program in ["bash", "cat", "env", "head", "id", "ip", "nsenter", "rm", "sed", "sysctl"]:
+        (tmp_path / program).symlink_to(shutil.which(program))
+    (tmp_path / "nft").symlink_to(shutil.which("false"))
+    assert "could not be set up" in refusal(near, "up", "tap0", "--user", "root", path=tmp_path)
+    assert "tap0" not in near("ip", "link")

@@ -158,7 +158,8 @@ bool FrameFilter::is_plain(const Packet& packet) {
   const bool six = packet.source.family == 6;
   const bool known = packet.protocol == kIpTcp || packet.protocol == kIpUdp ||
                      packet.protocol == (six ? kIpIcmpv6 : kIpIcmp);
-  return known && !packet.fragment && (!six || packet.transport == packet.network + kIpv6Header);
+  return known && !packet.fragment &&
+         packet.transport == packet.network + (six ? kIpv6Header : kIpv4Header);
 }
 
 FrameFilter::Verdict FrameFilter::check_ip(const Packet& packet, std::uint64_t now) {
@@ -232,7 +233,8 @@ FrameFilter::Verdict FrameFilter::deny(NetworkDenial::Reason reason, const Packe
 
 std::vector<std::byte> FrameFilter::refusal(std::span<const std::byte> head) const {
   if (denial_.reason == NetworkDenial::Reason::kSource ||
-      denial_.reason == NetworkDenial::Reason::kFragment || is_multicast(denied_.destination)) {
+      denial_.reason == NetworkDenial::Reason::kFragment ||
+      (denied_.fragment && !denied_.first_fragment) || is_multicast(denied_.destination)) {
     return {};
   }
   return make_refusal(denied_, head);

@@ -266,6 +266,9 @@ TEST_CASE("a proxy gets what it reads as it was judged, and nothing else") {
   };
   CHECK(refused(fragment(0x2000)));
   CHECK(refused(fragment(3)));
+  CHECK(bed.filter.refusal({}).empty());  // RFC 1122 section 3.2.2: what is quoted has no ports
+  CHECK(refused(bed.send(ethernet(
+      kEtherTypeIpv4, ipv4({.destination = "192.0.2.1", .options = bytes(4, 1)}, segment)))));
   // What hosts say by themselves is no event.
   Frame router_alert;
   append8(router_alert, kIpIcmpv6);

@@ -120,15 +120,17 @@ NetBackend::Sent StreamBackend::send(std::span<const iovec> pieces) {
   for (const iovec& piece : pieces.subspan(1)) {
     size += piece.iov_len;
   }
-  if (gone_ || size > kMaxStreamFrame) {
+  const std::size_t cost = size + kFrameOverhead;
+  if (gone_ || size > kMaxStreamFrame || cost > capacity_) {
     return gone_ ? Sent::kGone : Sent::kLost;
   }
-  const std::size_t cost = size + kFrameOverhead;
   if (cost > room_) {
     count_room();
   }
   if (cost > room_) {
-    return since_empty_ + cost > kMostAtOnce ? Sent::kBusy : Sent::kFull;
+    // A socket is writable while it is filled to a quarter, also when that is not enough.
+    const bool writable = capacity_ - room_ <= capacity_ / 4;
+    return writable || since_empty_ + cost > kMostAtOnce ? Sent::kBusy : Sent::kFull;
   }
   std::array<std::byte, kLength> length{};
   store32(length, 0, static_cast<std::uint32_t>(size));
