@@ -544,10 +544,11 @@ long __wrap_clock_now_ms(void);
 int __wrap_clock_settime(clockid_t clock, const timespec* time);
 int __wrap_sethostname(const char* name, size_t length);
 int __wrap_open(const char* path, int flags, ...);
+int __wrap_openat(int directory, const char* path, int flags, ...);
 bool __wrap_spawn(const start_request* request, spawned* spawned, failure* failure);
 bool __wrap_spawn_result(int report, const start_request* request, uint32_t* pid, failure* failure);
 pid_t __wrap_namespace_fork_beside(pid_t init, bool* restored);
-bool __wrap_socket_owner_find(const msb_socket* ends, socket_owner* owner);
+bool __wrap_socket_owner_find(const msb_socket* ends, long until_ms, socket_owner* owner);
 bool __wrap_socket_lookup_receiver(const guest_address* address);
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
@@ -594,6 +595,11 @@ int __wrap_open(const char*, int, ...) {
   return -1;
 }
 
+int __wrap_openat(int, const char*, int, ...) {
+  errno = ENOENT;
+  return -1;
+}
+
 bool __wrap_spawn(const start_request* request, spawned* spawned, failure* failure) {
   return world->start(*request, *spawned) ||
          fail(failure, MSB_STAGE_RESOURCES, errno, "cannot make a process");
@@ -611,7 +617,7 @@ pid_t __wrap_namespace_fork_beside(pid_t, bool* restored) {
 }
 
 // The machine's own sockets are nobody's here.
-bool __wrap_socket_owner_find(const msb_socket* ends, socket_owner* owner) {
+bool __wrap_socket_owner_find(const msb_socket* ends, long /*until_ms*/, socket_owner* owner) {
   *owner = {.fields = {.pid = ends->local_port, .user = ends->family}, .name = "program"};
   return ends->remote_port % 2 == 0;
 }
