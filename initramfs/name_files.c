@@ -49,7 +49,6 @@ static bool write_file(const char* path, const struct buffer* text, bool made,
 
 static bool write_hostname(const char* hostname, struct failure* failure) {
   struct buffer text = {0};
-  sethostname(hostname, strlen(hostname));
   bool made = ADD_LINE(&text, hostname);
   bool written = write_file("/etc/hostname", &text, made, failure);
   buffer_free(&text);
@@ -76,13 +75,17 @@ static bool write_resolver(const struct boot_network* network, struct failure* f
 }
 
 bool name_files_write(const struct boot_config* config, struct failure* failure) {
-  bool needed =
-      config->hostname != NULL || config->network.host_count + config->network.nameserver_count > 0;
+  if (config->hostname != NULL) sethostname(config->hostname, strlen(config->hostname));
+  /* Only what is to be reached by name is worth an /etc in an image without one. */
+  bool needed = config->network.host_count + config->network.nameserver_count > 0;
+  if (needed) {
+    mkdir("/etc", 0755);
+  } else if (access("/etc", F_OK) != 0) {
+    return true;
+  }
   struct failure ignored;
-  /* Nobody but the boot file wants an /etc in an image without one. */
-  if (needed) mkdir("/etc", 0755);
   bool written = config->hostname == NULL || write_hostname(config->hostname, failure);
   written = write_hosts(config, written ? failure : &ignored) && written;
   written = write_resolver(&config->network, written ? failure : &ignored) && written;
-  return written || !needed;
+  return written;
 }

@@ -26,9 +26,9 @@ namespace msb::launcher {
 class DnsForward {
  public:
   struct Limits {
-    std::size_t connections = 64;        // of TCP, beyond which more are closed
-    std::size_t senders = 256;           // beyond which the one that was idle longest gives way
-    std::size_t queries = 512;           // by UDP, beyond which the answer is SERVFAIL
+    std::size_t connections = 64;         // of TCP, beyond which more are closed
+    std::size_t senders = 256;            // beyond which the one that was idle longest gives way
+    std::size_t queries = 512;            // by UDP, beyond which the answer is SERVFAIL
     std::size_t queries_of_sender = 128;  // of these
     // Its first query may be on its way: until then a sender that got no answer is not idle.
     std::chrono::milliseconds unasked_for{1'000};
