@@ -17,8 +17,8 @@ bool name_files_hosts(const struct boot_config* config, struct buffer* text);
 /*
  * Names the machine, for the kernel and in /etc/hostname; writes /etc/hosts when the image has
  * none, or when the boot file has hosts; writes /etc/resolv.conf when it has nameservers. An /etc
- * that is missing is made for hosts and nameservers only. False, with the first thing that failed, when an image has something
- * strange there: all the rest was done.
+ * that is missing is made for hosts and nameservers only. False, with the first thing that failed,
+ * when an image has something strange there: all the rest was done.
  */
 bool name_files_write(const struct boot_config* config, struct failure* failure);
 
