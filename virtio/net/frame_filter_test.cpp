@@ -2,6 +2,9 @@
 #include "virtio/net/frame_filter.hpp"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <string>
 
 #include "virtio/net/refusal.hpp"
 #include "virtio/testing/frames.hpp"
@@ -217,6 +220,21 @@ TEST_CASE(
     bed.send4("10.0.2.2", kIpUdp, udp(80, 39'999));
   }
   CHECK(bed.send4("10.0.2.2", kIpUdp, udp(80, 39'999)) == Verdict::kDeny);
+}
+
+TEST_CASE(
+    "what was decided once is decided so again, for that destination, protocol and port alone") {
+  Bed bed(kWeb);
+  for (int round = 0; round < 2; ++round) {
+    for (std::uint32_t host = 0; host < 256; ++host) {
+      const std::string address = fmt::format("192.0.2.{}", host);
+      for (const std::uint16_t port : std::initializer_list<std::uint16_t>{443, 445}) {
+        CHECK((bed.connect(address, port) == Verdict::kPass) == (host < 128 && port == 443));
+        CHECK(bed.send4(address, kIpUdp, udp(1, port)) == Verdict::kDeny);
+      }
+      CHECK(bed.send4(address, kIpIcmp, icmp(kIcmpEcho)) == Verdict::kDeny);
+    }
+  }
 }
 
 TEST_CASE("a rule for the host means the addresses that it has now") {

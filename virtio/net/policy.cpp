@@ -41,7 +41,20 @@ Policy::Verdict Policy::first_match(const IpAddress& destination, std::uint8_t p
 }
 
 Policy::Verdict Policy::decide(const IpAddress& destination, std::uint8_t protocol,
-                               std::optional<std::uint16_t> port) const {
+                               std::optional<std::uint16_t> port) {
+  std::size_t place = protocol + 31U * port.value_or(0);
+  for (const std::uint8_t byte : destination.bytes) {
+    place = place * 31 + byte;
+  }
+  Remembered& last = remembered_[place % remembered_.size()];
+  if (last.destination != destination || last.protocol != protocol || last.port != port) {
+    last = {destination, protocol, port, judge(destination, protocol, port)};
+  }
+  return last.verdict;
+}
+
+Policy::Verdict Policy::judge(const IpAddress& destination, std::uint8_t protocol,
+                              std::optional<std::uint16_t> port) const {
   if (kTranslated.contains(destination)) {
     const Verdict verdict = first_match(embedded_ipv4(destination), protocol, port);
     if (!verdict.allowed) {
