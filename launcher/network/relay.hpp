@@ -27,7 +27,7 @@ bool is_gone(int socket);
 // side is gone altogether. A reset of one side is one of the other, if that is TCP. Each direction
 // has a buffer of kRelayBuffer bytes and reads only when it is empty, so that who reads slowly
 // slows down who writes. The loop does not tell of a side that goes after it has ended its half:
-// that is looked for now and then. Used on the loop's thread, which must be drained after close().
+// that is looked for every few seconds. Used on the loop's thread, to be drained after close().
 class Relays {
  public:
   static constexpr std::size_t kRelayBuffer = 65536;
