@@ -122,9 +122,9 @@ template <class Archive>
 void MachineConfig::serialize(Archive& archive) {
   archive(CEREAL_NVP(version), CEREAL_NVP(memory_mib), CEREAL_NVP(vcpus), CEREAL_NVP(kernel),
           CEREAL_NVP(initramfs), CEREAL_NVP(entropy), CEREAL_NVP(console), CEREAL_NVP(command_line),
-          CEREAL_NVP(share_tag), CEREAL_NVP(balloon), CEREAL_NVP(report_times),
-          CEREAL_NVP(shared_files), CEREAL_NVP(shares), CEREAL_NVP(disks), CEREAL_NVP(network),
-          CEREAL_NVP(host_ports));
+          CEREAL_NVP(share_tag), CEREAL_NVP(balloon), CEREAL_NVP(outlive_launcher),
+          CEREAL_NVP(report_times), CEREAL_NVP(shared_files), CEREAL_NVP(shares), CEREAL_NVP(disks),
+          CEREAL_NVP(network), CEREAL_NVP(host_ports));
 }
 
 std::string host_addresses_text(const std::vector<IpAddress>& addresses) {

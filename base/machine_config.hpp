@@ -74,7 +74,9 @@ struct MachineConfig {
   std::vector<ShareConfig> shares;
   std::vector<DiskConfig> disks;
   NetworkConfig network;
-  bool balloon = false;                   // a memory balloon, with free page reporting
+  bool balloon = false;  // a memory balloon, with free page reporting
+  // When the launcher is gone, the guest gets the time to end in order: it has files to keep.
+  bool outlive_launcher = false;
   bool report_times = false;              // send kRunning with the times of the start
   std::vector<std::uint32_t> host_ports;  // vsock ports on the host that the guest may connect to
 

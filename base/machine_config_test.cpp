@@ -15,6 +15,7 @@ MachineConfig example() {
   config.command_line = "quiet \"x\"";
   config.share_tag = "msb";
   config.shared_files = {{"boot", kNoDescriptor, "line\nline\n"}, {"layers/0.erofs", 2, ""}};
+  config.outlive_launcher = true;
   config.disks = {{3, kNoDescriptor, 512, 1 << 20, true}, {4, 5, 4096, 1ULL << 40, false}};
   config.host_ports = {1024};
   return config;
@@ -31,6 +32,7 @@ TEST_CASE("a configuration survives the way through JSON") {
   REQUIRE(read->shared_files.size() == 2);
   CHECK(read->shared_files[0].text == "line\nline\n");
   CHECK(read->shared_files[1].descriptor == 2);
+  CHECK(read->outlive_launcher);
   REQUIRE(read->disks.size() == 2);
   CHECK(read->disks[0].read_only);
   CHECK(read->disks[0].direct == kNoDescriptor);

@@ -2,10 +2,10 @@
 #include "cli/archives.hpp"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <memory>
+#include <algorithm>
 #include <utility>
 
 #include "cli/output_file.hpp"
@@ -30,19 +30,23 @@ struct Input {
   }
 };
 
-bool is_directory(const std::string& path) {
-  struct stat status{};
-  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-}
-
-Result<Input> open_layout(const std::string& path) {
-  auto layout = oci::Layout::open(path);
+// All of a layout's images, or the one that has the tag.
+Result<Input> open_layout(const oci::LayoutReference& reference) {
+  auto layout = oci::Layout::open(reference.path);
   if (!layout) {
     return std::unexpected(layout.error());
   }
   auto images = oci::images_of(layout->index());
   if (!images) {
     return std::unexpected(images.error());
+  }
+  if (reference.tag) {
+    std::erase_if(*images, [&](const oci::ArchivedImage& image) {
+      return std::ranges::count(image.names, *reference.tag) == 0;
+    });
+    if (images->empty()) {
+      return fail("it has no image with the tag '{}'", oci::printable(*reference.tag));
+    }
   }
   return Input{.archive = nullptr,
                .layout = std::make_unique<oci::Layout>(std::move(*layout)),
@@ -135,14 +139,14 @@ Result<void> load(const LoadOptions& options) {
   }
   const std::string name =
       options.input == "-" ? "standard input" : fmt::format("archive '{}'", options.input);
-  const bool directory = is_directory(options.input);
-  const auto input = directory ? open_layout(options.input)
+  const auto layout = oci::parse_layout_reference(options.input);
+  const auto input = layout ? open_layout(*layout)
                                : open_archive(options.input, context->store.scratch());
   const auto loaded =
       input ? load_all(*context, *input, options) : Result<void>(std::unexpected(input.error()));
   if (!loaded) {
     // A layout names itself.
-    return std::unexpected(directory && !input ? loaded.error() : loaded.error().within(name));
+    return std::unexpected(layout && !input ? loaded.error() : loaded.error().within(name));
   }
   return {};
 }

@@ -1,167 +1,128 @@
 // SPDX-License-Identifier: Apache-2.0
-// msb: images and, to come, sandboxes from the command line.
+// msb: images and sandboxes from the command line.
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
-#include <functional>
-#include <map>
-#include <ranges>
+#include <filesystem>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "cli/archives.hpp"
+#include "base/nearest_word.hpp"
+#include "cli/command_line.hpp"
 #include "cli/context.hpp"
-#include "cli/images.hpp"
-#include "cli/login.hpp"
-#include "cli/pull.hpp"
 
 namespace {
 
 using namespace msb;
 
-// What the command line says.
-struct Words {
-  std::function<Result<void>()> command;  // the one that was named
-  cli::Format format = cli::Format::kTable;
-  cli::PullOptions pull;
-  cli::LoadOptions load;
-  cli::SaveOptions save;
-  cli::LoginOptions login;
-  std::vector<std::string> references;
-  std::string reference;
-  bool whole = false;
-  cli::PruneWords prune;
-};
+using Words = std::vector<std::string>;
 
-// An option whose value is one of a few words.
-template <typename Value>
-CLI::Option* add_choice(CLI::App& command, const std::string& name, Value& value,
-                        const std::map<std::string, Value>& choices, const std::string& help) {
-  const auto choose = [&value, choices, name](const std::string& word) {
-    const auto choice = choices.find(word);
-    if (choice == choices.end()) {
-      const auto words = std::views::keys(choices);
-      throw CLI::ValidationError(
-          name, fmt::format("\"{}\" is not one of {}", word, fmt::join(words, ", ")));
+// Commands that run others, which follow behind "--".
+bool takes_rest(std::string_view command) {
+  static const std::set<std::string_view> kTaking = {"exe",  "x",       "run", "r",  "shell",
+                                                     "exec", "install", "i",   "add"};
+  return kTaking.contains(command);
+}
+
+// `msx IMAGE` is `msb exe IMAGE`, and `msi IMAGE` is `msb install IMAGE`.
+void expand_wrapper(std::string_view program, Words& words) {
+  const std::string name = std::filesystem::path(program).filename();
+  if (name == "msx") {
+    words.insert(words.begin(), "exe");
+  } else if (name == "msi") {
+    words.insert(words.begin(), "install");
+  }
+}
+
+// What follows "--" belongs to the command that is run. CLI11 would take some of that for its own.
+Words take_rest(Words& words) {
+  const auto command =
+      std::ranges::find_if(words, [](const std::string& word) { return !word.starts_with('-'); });
+  const auto marker = std::ranges::find(words, "--");
+  if (command == words.end() || marker == words.end() || !takes_rest(*command)) {
+    return {};
+  }
+  Words rest(marker + 1, words.end());
+  words.erase(marker, words.end());
+  return rest;
+}
+
+const CLI::App* named_command(const CLI::App& app) {
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty()) {
+    at = at->get_subcommands().front();
+  }
+  return at;
+}
+
+std::string full_name(const CLI::App& app) {
+  std::string name = app.get_name();
+  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+    at = at->get_subcommands().front();
+    name += " " + at->get_name();
+  }
+  return name;
+}
+
+Words command_names(const CLI::App& app) {
+  Words names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(command->get_name());
+    std::ranges::copy(command->get_aliases(), std::back_inserter(names));
+  }
+  return names;
+}
+
+Words option_names(const CLI::App& command) {
+  Words names;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) {
+      names.push_back("--" + name);
     }
-    value = choice->second;
-  };
-  return command.add_option_function<std::string>(name, choose, help);
+  }
+  return names;
 }
 
-void add_format(CLI::App& command, cli::Format& format) {
-  add_choice(command, "--format", format,
-             {{"table", cli::Format::kTable}, {"json", cli::Format::kJson}},
-             "How to print: table or json")
-      ->type_name("FORMAT");
+// The first word that no command or option accounts for.
+std::string unexpected_word(const CLI::App& app) {
+  const Words left = app.remaining(true);
+  return left.empty() ? "" : left.front();
 }
 
-void add_references(CLI::App& command, std::vector<std::string>& references) {
-  command.add_option("image", references, "References, or first digits of digests")
-      ->required()
-      ->type_name("IMAGE");
+// One sentence, with the nearest right word where one is near.
+std::string explain(const CLI::App& app, const CLI::ParseError& error, const Words& words) {
+  const CLI::App* command = named_command(app);
+  const bool wants_command =
+      !command->get_subcommands([](const CLI::App*) { return true; }).empty();
+  // The last word that was read: CLI11 says what is missing, not what was there instead.
+  std::string word = unexpected_word(app);
+  if (word.empty() && command == &app) {
+    const auto first =
+        std::ranges::find_if(words, [](const std::string& text) { return !text.starts_with('-'); });
+    word = first == words.end() ? "" : *first;
+  }
+  if (wants_command && !word.empty() && !word.starts_with('-')) {
+    return fmt::format("there is no command \"{}\"{}", word,
+                       did_you_mean(word, command_names(*command)));
+  }
+  if (word.starts_with('-')) {
+    const std::string name = word.substr(0, word.find('='));
+    return fmt::format("there is no option {}{}", name, did_you_mean(name, option_names(*command)));
+  }
+  return error.what();
 }
 
-void add_pull(CLI::App& app, Words& words) {
-  CLI::App* pull = app.add_subcommand("pull", "Pull images from registries.");
-  pull->add_flag("-q,--quiet", words.pull.quiet, "Show no progress");
-  pull->add_flag("--insecure", words.pull.insecure,
-                 "Speak to the registry without verified TLS, or without TLS where it has none");
-  pull->add_option("--timeout", words.pull.timeout, "How long a registry may send nothing")
-      ->type_name("SECONDS")
-      ->check(CLI::Range(1, 3600))
-      ->capture_default_str();
-  add_format(*pull, words.pull.format);
-  pull->add_option("image", words.pull.references, "References, for example python:3.12-slim")
-      ->required()
-      ->type_name("IMAGE");
-  pull->callback([&] { words.command = [&] { return cli::pull(words.pull); }; });
-}
-
-void add_image_commands(CLI::App& app, Words& words) {
-  CLI::App* image = app.add_subcommand("image", "See and remove the images that are here.");
-  image->require_subcommand(1);
-
-  CLI::App* list = image->add_subcommand("list", "List them.")->alias("ls");
-  add_format(*list, words.format);
-  list->callback([&] { words.command = [&] { return cli::list_images(words.format); }; });
-
-  CLI::App* inspect = image->add_subcommand("inspect", "Show all about images, as JSON.");
-  add_format(*inspect, words.format);
-  add_references(*inspect, words.references);
-  inspect->callback([&] { words.command = [&] { return cli::inspect_images(words.references); }; });
-
-  CLI::App* history = image->add_subcommand("history", "Show how an image was made.");
-  add_format(*history, words.format);
-  history->add_flag("--no-trunc", words.whole, "Show commands in full");
-  history->add_option("image", words.reference, "Reference, or first digits of a digest")
-      ->required()
-      ->type_name("IMAGE");
-  history->callback([&] {
-    words.command = [&] { return cli::show_history(words.reference, words.whole, words.format); };
-  });
-
-  CLI::App* remove = image->add_subcommand("remove", "Remove images.")->alias("rm");
-  add_format(*remove, words.format);
-  add_references(*remove, words.references);
-  remove->callback(
-      [&] { words.command = [&] { return cli::remove_images(words.references, words.format); }; });
-
-  CLI::App* prune = image->add_subcommand(
-      "prune", "Remove images without a name, and files that belong to no image.");
-  add_format(*prune, words.format);
-  prune->add_flag("-a,--all", words.prune.all, "Also images with a name that no sandbox uses");
-  prune->add_flag("--dry-run", words.prune.dry_run, "Only say what would be removed");
-  prune->callback(
-      [&] { words.command = [&] { return cli::prune_images(words.prune, words.format); }; });
-}
-
-void add_archive_commands(CLI::App& app, Words& words) {
-  CLI::App* load = app.add_subcommand(
-      "load",
-      "Load images from an archive of `docker save` or an OCI layout, as tar or directory.");
-  load->add_option("-i,--input", words.load.input, "The archive, or - for standard input")
-      ->required()
-      ->type_name("FILE");
-  load->add_option("--name", words.load.name, "Name the image so, not as the archive does")
-      ->type_name("REFERENCE");
-  load->add_flag("-q,--quiet", words.load.quiet, "Show no progress");
-  add_format(*load, words.load.format);
-  load->callback([&] { words.command = [&] { return cli::load(words.load); }; });
-
-  CLI::App* save = app.add_subcommand("save", "Save images as an archive.");
-  save->add_option("-o,--output", words.save.output, "The archive, or - for standard output")
-      ->required()
-      ->type_name("FILE");
-  add_choice(
-      *save, "--type", words.save.kind,
-      {{"oci-archive", oci::ArchiveKind::kOci}, {"docker-archive", oci::ArchiveKind::kDocker}},
-      "oci-archive (the default; keeps every digest) or docker-archive")
-      ->type_name("TYPE");
-  add_references(*save, words.save.references);
-  save->callback([&] { words.command = [&] { return cli::save(words.save); }; });
-}
-
-void add_login_commands(CLI::App& app, Words& words) {
-  CLI::App* login = app.add_subcommand("login", "Log in to a registry.");
-  login->add_option("-u,--user,--username", words.login.user, "User name; asked for otherwise")
-      ->type_name("USER");
-  login->add_flag("--password-stdin", words.login.password_from_input,
-                  "Read the password from standard input");
-  login->add_flag("--insecure", words.login.insecure,
-                  "Speak to the registry without verified TLS, or without TLS where it has none");
-  login->add_option("registry", words.login.registry, "Host, or host:port; Docker Hub otherwise")
-      ->type_name("REGISTRY");
-  login->callback([&] { words.command = [&] { return cli::login(words.login); }; });
-
-  CLI::App* logout = app.add_subcommand("logout", "Forget the password for a registry.");
-  logout->add_option("registry", words.login.registry, "Host, or host:port; Docker Hub otherwise")
-      ->type_name("REGISTRY");
-  logout->callback([&] { words.command = [&] { return cli::logout(words.login.registry); }; });
+void add_levels(CLI::App& app, cli::Invocation& invocation) {
+  app.add_flag("--debug,--trace", invocation.debug, "Explain each phase, with its time");
+  // Those of the 0.2 line. What fails is told in any case, and nothing else is.
+  static bool ignored = false;
+  app.add_flag("--error,--warn,--info", ignored, "Say no more than usual")->group("");
 }
 
 }  // namespace
@@ -169,35 +130,41 @@ void add_login_commands(CLI::App& app, Words& words) {
 int main(int argc, char** argv) {
   // Who reads our output may leave: that is an error of writing then, with a sentence.
   std::signal(SIGPIPE, SIG_IGN);
-  CLI::App app("Images for microVM sandboxes.", "msb");
+  Words words(argv + 1, argv + argc);
+  expand_wrapper(argc > 0 ? argv[0] : "", words);
+  cli::Invocation invocation;
+  invocation.rest = take_rest(words);
+
+  CLI::App app("Sandboxes for code you do not trust: microVMs that feel like containers.", "msb");
   app.require_subcommand(1);
   app.set_version_flag("-V,--version", MSB_VERSION);
-  Words words;
-  add_pull(app, words);
-  add_image_commands(app, words);
-  add_archive_commands(app, words);
-  add_login_commands(app, words);
+  app.footer("`msb COMMAND --help` shows options and examples.");
+  add_levels(app, invocation);
+  cli::add_run_commands(app, invocation);
+  cli::add_project_commands(app, invocation);
+  cli::add_install_commands(app, invocation);
+  cli::add_running_commands(app, invocation);
+  cli::add_file_commands(app, invocation);
+  cli::add_image_commands(app, invocation);
+  app.add_subcommand("version", "Print the version.")->callback([&] {
+    invocation.action = [] {
+      const auto printed = cli::print(fmt::format("msb {}\n", MSB_VERSION));
+      return printed ? Result<int>(0) : std::unexpected(printed.error());
+    };
+  });
   try {
-    app.parse(argc, argv);
+    Words reversed(words.rbegin(), words.rend());
+    app.parse(reversed);
   } catch (const CLI::Success& success) {
     return app.exit(success);
   } catch (const CLI::ParseError& error) {
-    std::string command = "msb";
-    for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
-      at = at->get_subcommands().front();
-      command += " " + at->get_name();
-    }
-    const bool unknown = argc > 1 && argv[1][0] != '-' && app.get_subcommands().empty();
-    cli::complain(fmt::format(
-        "{}; see `{} --help`",
-        unknown ? fmt::format("there is no command \"{}\"", argv[1]) : std::string(error.what()),
-        command));
+    cli::complain(fmt::format("{}; see `{} --help`", explain(app, error, words), full_name(app)));
     return cli::kExitUsage;
   }
-  const auto done = words.command();
-  if (!done) {
-    cli::complain(done.error().message);
+  const auto status = invocation.action();
+  if (!status) {
+    cli::complain(status.error().message);
     return cli::kExitFailure;
   }
-  return EXIT_SUCCESS;
+  return *status;
 }

@@ -82,6 +82,15 @@ Result<oci::Pulled> pull_one(Context& context, const PullOptions& options,
 
 }  // namespace
 
+Result<void> pull_image(Context& context, const std::string& text) {
+  const auto reference = oci::resolve_reference(context.settings, text);
+  if (!reference) {
+    return std::unexpected(reference.error());
+  }
+  const auto pulled = pull_one(context, {}, *reference);
+  return pulled ? Result<void>() : std::unexpected(pulled.error());
+}
+
 Result<void> pull(const PullOptions& options) {
   auto context = Context::open();
   if (!context) {

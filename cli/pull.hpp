@@ -22,4 +22,7 @@ struct PullOptions {
 // the first that fails.
 Result<void> pull(const PullOptions& options);
 
+// Pulls one that something needs, with progress on standard error.
+Result<void> pull_image(Context& context, const std::string& reference);
+
 }  // namespace msb::cli

@@ -95,7 +95,7 @@ endfunction()
 # Target check-headers: compiles every header of ours alone, so that each includes what it uses.
 function(msb_add_header_check)
   file(GLOB_RECURSE headers RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS
-    base/*.hpp cli/*.hpp protocol/*.hpp protocol/*.h virtio/*.hpp vmm/*.hpp oci/*.hpp launcher/*.hpp)
+    base/*.hpp cli/*.hpp protocol/*.hpp protocol/*.h sandbox/*.hpp virtio/*.hpp vmm/*.hpp oci/*.hpp launcher/*.hpp)
   set(sources "")
   foreach(header IN LISTS headers)
     string(MAKE_C_IDENTIFIER ${header} id)

@@ -7,9 +7,6 @@
 #include "protocol/msb_boot.h"
 #include "protocol/msb_exec.h"
 
-/* sethostname(2) takes at most __NEW_UTS_LEN bytes (include/uapi/linux/utsname.h). */
-#define HOSTNAME_LENGTH_MAX 64u
-
 /* A layer stays below the virtio-fs root: relative, and without a "..". */
 static bool is_inside(const char* path) {
   if (*path == '/' || *path == '\0') return false;
@@ -26,10 +23,43 @@ static bool parse_hostname(const char* value, unsigned line, struct boot_config*
   if (config->hostname != NULL) {
     return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file, line %u: a second hostname", line);
   }
-  if (length == 0 || length > HOSTNAME_LENGTH_MAX || strpbrk(value, " \t/") != NULL) {
+  if (length == 0 || length > MSB_BOOT_HOSTNAME_MAX || strpbrk(value, " \t/") != NULL) {
     return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file, line %u: not a hostname", line);
   }
   config->hostname = value;
+  return true;
+}
+
+static bool parse_processes(const char* value, unsigned line, struct boot_config* config,
+                            struct failure* failure) {
+  if (config->processes != 0) {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL, "boot file, line %u: a second \"processes\"",
+                line);
+  }
+  uint32_t count = 0;
+  size_t length = strlen(value);
+  for (size_t i = 0; i < length && count <= MSB_BOOT_PROCESSES_MAX; i++) {
+    bool digit = value[i] >= '0' && value[i] <= '9';
+    count = digit ? count * 10 + (uint32_t)(value[i] - '0') : UINT32_MAX;
+  }
+  if (count < MSB_BOOT_PROCESSES_MIN || count > MSB_BOOT_PROCESSES_MAX) {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL,
+                "boot file, line %u: the number of processes is not %u to %u", line,
+                MSB_BOOT_PROCESSES_MIN, MSB_BOOT_PROCESSES_MAX);
+  }
+  config->processes = count;
+  return true;
+}
+
+static bool parse_upper(const char* value, unsigned line, struct boot_config* config,
+                        struct failure* failure) {
+  bool is_disk = strlen(value) == 3 && value[0] == 'v' && value[1] == 'd' && value[2] >= 'a' &&
+                 value[2] <= 'z';
+  if (config->upper != NULL || !is_disk) {
+    return fail(failure, MSB_STAGE_BOOT, EINVAL,
+                "boot file, line %u: there is one writable layer, on \"vda\" to \"vdz\"", line);
+  }
+  config->upper = value;
   return true;
 }
 
@@ -117,6 +147,8 @@ static bool parse_line(char* text, unsigned line, struct boot_config* config,
   *space = '\0';
   char* value = space + 1;
   if (strcmp(text, "hostname") == 0) return parse_hostname(value, line, config, failure);
+  if (strcmp(text, "processes") == 0) return parse_processes(value, line, config, failure);
+  if (strcmp(text, "upper") == 0) return parse_upper(value, line, config, failure);
   if (strcmp(text, "layer") == 0) return parse_layer(value, line, config, failure);
   if (strcmp(text, "root") == 0) return parse_root(value, line, config, failure);
   if (strcmp(text, "share") == 0) return parse_share(value, line, config, failure);
@@ -130,6 +162,8 @@ static bool parse_line(char* text, unsigned line, struct boot_config* config,
 bool boot_config_parse(char* text, size_t length, struct boot_config* config,
                        struct failure* failure) {
   config->hostname = NULL;
+  config->processes = 0;
+  config->upper = NULL;
   config->layer_count = 0;
   config->root = NULL;
   config->share_count = 0;

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "initramfs/boot_network.h"
 #include "initramfs/failure.h"
@@ -23,6 +24,8 @@ struct boot_share {
 
 struct boot_config {
   const char* hostname; /* NULL when the host names none */
+  uint32_t processes;   /* 0: as many as there is memory for */
+  const char* upper;    /* the writable layer's block device, "vda" to "vdz"; NULL: in memory */
   size_t layer_count;
   const char* layers[BOOT_LAYERS_MAX]; /* lowest first, relative to the virtio-fs root */
   const char* root; /* instead of layers, or NULL; relative to the virtio-fs root */

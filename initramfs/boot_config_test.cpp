@@ -67,6 +67,19 @@ TEST_CASE("boot_config_with_shares_splits_mode_path_and_target_and_takes_no_more
   CHECK(Parsed(file + "share rw a /b\n").why.code == E2BIG);
 }
 
+TEST_CASE("boot_config_with_a_writable_layer_and_a_limit_of_processes_keeps_both") {
+  Parsed parsed(kMagic + "layer a\nupper vdc\nprocesses 100\n");
+  REQUIRE(parsed.ok);
+  CHECK(std::string(parsed.config.upper) == "vdc");
+  CHECK(parsed.config.processes == 100);
+  CHECK(Parsed(kMagic + "layer a\nprocesses 16\n").ok);
+  CHECK(Parsed(kMagic + "layer a\nprocesses 4194304\n").ok);
+  Parsed without(kMagic + "layer a\n");
+  REQUIRE(without.ok);
+  CHECK(without.config.upper == nullptr);
+  CHECK(without.config.processes == 0);
+}
+
 TEST_CASE("boot_config_has_a_root_or_layers") {
   Parsed parsed(kMagic + "root the root\n");
   REQUIRE(parsed.ok);
@@ -111,6 +124,18 @@ TEST_CASE("boot_config_that_is_wrong_is_refused") {
                                   kMagic + "layer a\nshare rw ../b /c\n",
                                   kMagic + "layer a\nshare rw  /c\n",
                                   kMagic + "layer a\nshare rw b c\n",
+                                  kMagic + "layer a\nprocesses 15\n",
+                                  kMagic + "layer a\nprocesses 4194305\n",
+                                  kMagic + "layer a\nprocesses 4294967396\n",
+                                  kMagic + "layer a\nprocesses 100 \n",
+                                  kMagic + "layer a\nprocesses -1\n",
+                                  kMagic + "layer a\nprocesses \n",
+                                  kMagic + "layer a\nprocesses 20\nprocesses 20\n",
+                                  kMagic + "layer a\nupper vda\nupper vdb\n",
+                                  kMagic + "layer a\nupper sda\n",
+                                  kMagic + "layer a\nupper vd\n",
+                                  kMagic + "layer a\nupper vdaa\n",
+                                  kMagic + "layer a\nupper ../vda\n",
                                   kMagic + "root /a\n",
                                   kMagic + "root ../a\n",
                                   kMagic + "root \n",

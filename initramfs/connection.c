@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "initramfs/file_service.h"
@@ -16,9 +15,6 @@
 #include "initramfs/process.h"
 #include "initramfs/requests.h"
 #include "initramfs/tunnel.h"
-
-/* Where a file service has its connection. */
-#define FILE_SERVICE_DESCRIPTOR 3
 
 /* What is received at once, of all connections: only what cannot be acted upon has to be kept. */
 static uint8_t scratch[FRAME_HEADER_SIZE + MSB_MAX_DATA];
@@ -208,17 +204,11 @@ static void attach(struct connection* connection, const uint8_t* payload) {
   if (!attach_to(connection, &request, &failure)) refuse_process(connection, &failure);
 }
 
-static _Noreturn void run_file_service(int socket, const uint8_t* rest, size_t length) {
-  if (socket != FILE_SERVICE_DESCRIPTOR) dup2(socket, FILE_SERVICE_DESCRIPTOR);
-  syscall(SYS_close_range, FILE_SERVICE_DESCRIPTOR + 1u, ~0u, 0u);
-  file_service_run(FILE_SERVICE_DESCRIPTOR, rest, length);
-}
-
 /* The child belongs to the machine, like the agent, rather than to the programs. */
 static void serve_files(struct connection* connection, const uint8_t* rest, size_t length) {
   bool restored;
   pid_t pid = namespace_fork_beside(connection->all->namespace_init, &restored);
-  if (pid == 0) run_file_service(connection->socket.fd, rest, length);
+  if (pid == 0) file_service_run(connection->socket.fd, rest, length);
   /* The agent is told of the init's death in this moment, and must start nothing beside it. */
   if (!restored) connection->all->processes->ending = true;
   if (pid < 0) {

@@ -21,9 +21,8 @@ static int64_t nanoseconds(struct timespec time) {
   return result;
 }
 
-/* Sends the ENTRY of `path`; what it is called in `directory` only matters for a symbolic link. */
-static int send_entry(struct file_stream* stream, int directory, const char* name, const char* path,
-                      const struct stat* status) {
+int file_send_entry(struct file_stream* stream, int directory, const char* name, const char* path,
+                    const struct stat* status, uint32_t change) {
   char target[PATH_MAX];
   ssize_t target_length = 0;
   if (S_ISLNK(status->st_mode)) {
@@ -38,7 +37,8 @@ static int send_entry(struct file_stream* stream, int directory, const char* nam
                                  .size = (uint64_t)status->st_size,
                                  .inode = status->st_ino,
                                  .modified_ns = nanoseconds(status->st_mtim),
-                                 .changed_ns = nanoseconds(status->st_ctim)};
+                                 .changed_ns = nanoseconds(status->st_ctim),
+                                 .change = change};
   bool is_device = S_ISCHR(status->st_mode) || S_ISBLK(status->st_mode);
   if (is_device) entry.device = status->st_rdev;
   struct iovec pieces[3] = {{&entry, sizeof entry},
@@ -59,7 +59,7 @@ bool file_stat(struct file_operation* operation) {
   if (fstatat(AT_FDCWD, request->path, &status, follow ? 0 : AT_SYMLINK_NOFOLLOW) != 0) {
     code = errno;
   } else {
-    code = send_entry(operation->stream, AT_FDCWD, request->path, request->path, &status);
+    code = file_send_entry(operation->stream, AT_FDCWD, request->path, request->path, &status, 0);
   }
   return code == 0 || file_fail(operation, code, "look at");
 }
@@ -74,8 +74,8 @@ static bool send_tree(struct file_operation* operation, uint64_t depth) {
   while ((step = file_tree_next(tree, operation->failure)) != FILE_TREE_END) {
     if (step == FILE_TREE_FAILED || file_stream_is_broken(operation->stream)) break;
     if (step == FILE_TREE_LEAVE) continue;
-    int code =
-        send_entry(operation->stream, tree->directory, tree->name, tree->path, &tree->status);
+    int code = file_send_entry(operation->stream, tree->directory, tree->name, tree->path,
+                               &tree->status, 0);
     /* It was removed, or replaced, since it was looked at. */
     if (code == ENOENT || code == EINVAL) continue;
     if (code != 0) {

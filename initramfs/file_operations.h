@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "initramfs/failure.h"
 #include "initramfs/file_request.h"
@@ -37,10 +38,17 @@ bool file_rename(struct file_operation* operation);
 bool file_chmod(struct file_operation* operation);
 bool file_chown(struct file_operation* operation);
 bool file_symlink(struct file_operation* operation);
+/* file_diff.c */
+bool file_diff(struct file_operation* operation);
 /* file_pack.c */
 bool file_pack(struct file_operation* operation);
 /* file_unpack.c */
 bool file_unpack(struct file_operation* operation);
+
+/* Sends the ENTRY of `path`, with an enum msb_file_change or 0. What it is called in `directory`,
+ * or "" for what that descriptor is itself, only matters for a symbolic link. Returns an errno. */
+int file_send_entry(struct file_stream* stream, int directory, const char* name, const char* path,
+                    const struct stat* status, uint32_t change);
 
 /* Fails with `code` on the request's path. */
 bool file_fail(struct file_operation* operation, int code, const char* verb);

@@ -37,7 +37,13 @@ static const struct request_kind kinds[] = {
     [MSB_FILE_READLINK - MSB_FILE_STAT] = {"READLINK", 0, 0, 1},
     [MSB_FILE_PACK - MSB_FILE_STAT] = {"PACK", 0, 0, 1},
     [MSB_FILE_UNPACK - MSB_FILE_STAT] = {"UNPACK", MSB_FILE_PARENTS | MSB_FILE_SYNC, HAS_OWNER, 1},
+    [MSB_FILE_DIFF - MSB_FILE_STAT] = {"DIFF", 0, 0, 1},
 };
+
+bool file_request_is_type(uint32_t type) {
+  return type >= MSB_FILE_STAT && type - MSB_FILE_STAT < sizeof kinds / sizeof *kinds &&
+         kinds[type - MSB_FILE_STAT].name != NULL;
+}
 
 static bool is_unnamed_owner(uint32_t owner) {
   return owner == 0 || owner == UINT32_MAX;

@@ -17,6 +17,9 @@ struct file_request {
   const char* new_path; /* RENAME: the new name; SYMLINK: the link, and `path` is its target */
 };
 
+/* Whether it is the type of one. */
+bool file_request_is_type(uint32_t type);
+
 /* Takes a payload apart; `request` points into it. The type is a file request's and the length at
  * least that of the fixed part. Fails with MSB_STAGE_REQUEST. */
 bool file_request_parse(uint32_t type, const uint8_t* payload, size_t length,

@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "initramfs/file_layers.h"
 #include "initramfs/file_operations.h"
 #include "initramfs/file_tree.h"
 
@@ -28,6 +29,7 @@ static const file_function functions[] = {
     [MSB_FILE_READLINK - MSB_FILE_STAT] = file_readlink,
     [MSB_FILE_PACK - MSB_FILE_STAT] = file_pack,
     [MSB_FILE_UNPACK - MSB_FILE_STAT] = file_unpack,
+    [MSB_FILE_DIFF - MSB_FILE_STAT] = file_diff,
 };
 
 static struct file_stream stream;
@@ -75,13 +77,15 @@ static void serve(uint32_t type, const uint8_t* payload, uint32_t length) {
  * Modes are taken as requested.
  */
 static int leave_agent(int connection) {
-  if (connection != 3) {
-    dup3(connection, 3, O_CLOEXEC);
-  }
-  syscall(SYS_close_range, 4u, ~0u, 0u);
+  const int own = 3;
+  /* Out of the way first, so that neither lands on the other's place. */
+  int moved = fcntl(connection, F_DUPFD_CLOEXEC, own + 1 + FILE_LAYERS_DESCRIPTORS);
+  unsigned behind = file_layers_move((unsigned)own + 1);
+  if (moved < 0 || dup3(moved, own, O_CLOEXEC) < 0) _exit(1);
+  syscall(SYS_close_range, behind, ~0u, 0u);
   umask(0);
   file_tree_raise_limit();
-  return 3;
+  return own;
 }
 
 void file_service_run(int connection, const uint8_t* received, size_t received_length) {

@@ -63,7 +63,7 @@ TEST_CASE("protocol_error_closes_the_connection_without_an_answer") {
   const std::string write = request(MSB_FILE_WRITE, {directory / "file"}, 0, 0644).frame();
   const std::pair<std::string, std::string> cases[] = {
       {"unknown type", frame(127, whole.substr(8))},
-      {"type behind the last request", frame(144, whole.substr(8))},
+      {"type behind the last request", frame(145, whole.substr(8))},
       {"frame of another connection", frame(MSB_START, std::string(64, '\0'))},
       {"DATA without a request", frame(MSB_FILE_DATA, "abc")},
       {"FILES again", frame(MSB_FILES)},

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "initramfs/file_request.h"
+
 void file_stream_open(struct file_stream* stream, int descriptor, const uint8_t* received,
                       size_t length) {
   memset(stream, 0, offsetof(struct file_stream, input));
@@ -68,8 +70,8 @@ bool file_stream_receive_request(struct file_stream* stream, uint32_t* type, uin
   if (!receive_header(stream)) return false;
   *type = stream->reader.type;
   *length = stream->reader.left;
-  if (*type < MSB_FILE_STAT || *type > MSB_FILE_UNPACK ||
-      *length < sizeof(struct msb_file_request) || *length > MSB_MAX_REQUEST) {
+  if (!file_request_is_type(*type) || *length < sizeof(struct msb_file_request) ||
+      *length > MSB_MAX_REQUEST) {
     stream->broken = true;
     return false;
   }

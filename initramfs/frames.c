@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "initramfs/file_request.h"
+
 /* Of ADD_ENTROPY, as docs/exec-protocol.md has it. */
 #define ENTROPY_MAX 512u
 
@@ -83,7 +85,7 @@ static struct bounds bounds_of(uint32_t type) {
     case MSB_CONNECT:
       return (struct bounds){sizeof(struct msb_connect), MSB_MAX_SMALL};
     default:
-      if (type >= MSB_FILE_STAT && type <= MSB_FILE_UNPACK) {
+      if (file_request_is_type(type)) {
         return (struct bounds){sizeof(struct msb_file_request), MSB_MAX_REQUEST};
       }
       return (struct bounds){1, 0};

@@ -74,6 +74,7 @@ TEST_CASE("frame_is_acceptable_only_as_the_host_sends_it") {
                         {MSB_CONNECT, 8, 1024},
                         {MSB_FILE_STAT, 32, 16384},
                         {MSB_FILE_UNPACK, 32, 16384},
+                        {MSB_FILE_DIFF, 32, 16384},
                         {MSB_FILE_DATA, 0, MSB_MAX_DATA}};
   for (const Type& each : types) {
     CAPTURE(each.type);
@@ -86,7 +87,7 @@ TEST_CASE("frame_is_acceptable_only_as_the_host_sends_it") {
   for (uint32_t type : {0u, unsigned{MSB_HELLO}, unsigned{MSB_FAILED}, unsigned{MSB_BYE}, 18u, 36u,
                         unsigned{MSB_STARTED}, unsigned{MSB_STDOUT}, unsigned{MSB_EXITED},
                         unsigned{MSB_DETACHED}, 78u, unsigned{MSB_DONE}, unsigned{MSB_PONG}, 114u,
-                        127u, unsigned{MSB_FILE_ENTRY}, UINT32_MAX}) {
+                        127u, unsigned{MSB_FILE_ENTRY}, 145u, UINT32_MAX}) {
     CAPTURE(type);
     CHECK_FALSE(frame_is_acceptable(type, 0));
     CHECK_FALSE(frame_is_acceptable(type, 8));

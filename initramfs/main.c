@@ -13,9 +13,11 @@
 #include "initramfs/network.h"
 #include "initramfs/oom.h"
 #include "initramfs/proc.h"
+#include "initramfs/process_limit.h"
 #include "initramfs/root.h"
 #include "initramfs/shares.h"
 #include "initramfs/system.h"
+#include "initramfs/upper_disk.h"
 #include "initramfs/vsock.h"
 
 /* How long programs may take to die of SIGKILL, and the host to answer BYE. */
@@ -27,9 +29,11 @@ static struct forwards forwards;
 /* From the initramfs to a machine that can run programs. The order is that of dependencies; waiting
  * comes last. */
 static bool boot(struct namespace_init* init, struct failure* failure) {
-  if (!root_open_host(&config, failure) || !root_enter(&config, failure) ||
-      !root_make_volumes(&config, failure) || !namespace_start(init, failure) ||
-      !mount_system(failure) || !shares_mount(&config, failure)) {
+  if (!root_open_host(&config, failure) ||
+      (config.processes != 0 && !process_limit_set(config.processes, failure)) ||
+      !root_enter(&config, failure) || !root_make_volumes(&config, failure) ||
+      !namespace_start(init, failure) || !mount_system(failure) ||
+      !shares_mount(&config, failure)) {
     return false;
   }
   system_start_loopback();
@@ -41,6 +45,7 @@ static bool boot(struct namespace_init* init, struct failure* failure) {
     return false;
   }
   proc_keep();
+  upper_disk_write_back_soon();
   return true;
 }
 
@@ -85,6 +90,7 @@ int main(void) {
   if (booted) reason = run(listener, control, &init, &failure);
   reason = namespace_end(&init, END_TIMEOUT_MS, reason);
   sync();
+  upper_disk_freeze();
   if (reason == MSB_BYE_FAILED) control_send_failed(control, &failure);
   control_end(control, reason, END_TIMEOUT_MS);
   system_reset();

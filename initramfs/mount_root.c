@@ -8,6 +8,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+bool is_mount_root(const char* path) {
+  struct statx there;
+  return syscall(SYS_statx, AT_FDCWD, path, AT_STATX_DONT_SYNC | AT_SYMLINK_NOFOLLOW, 0, &there) ==
+             0 &&
+         (there.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
 bool is_mount_root_of(const char* path, int descriptor) {
   struct statx there;
   struct statx device;

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "initramfs/file_layers.h"
 #include "initramfs/payload_strings.h"
 #include "protocol/msb_exec.h"
 
@@ -75,7 +76,9 @@ bool names_write_file(const char* path, const char* content, size_t length,
   int file = open_regular(path);
   int code = file >= 0 ? close_with(file, write_whole(file, content, length))
                        : replace(path, content, length);
-  return code == 0 || fail(failure, MSB_STAGE_FILE, code, "cannot write %s", path);
+  if (code != 0) return fail(failure, MSB_STAGE_FILE, code, "cannot write %s", path);
+  file_layers_wrote(path);
+  return true;
 }
 
 static bool set_host_name(const char* name, struct failure* failure) {

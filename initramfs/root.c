@@ -9,26 +9,28 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "initramfs/file_layers.h"
 #include "initramfs/mounts.h"
 #include "initramfs/shares.h"
+#include "initramfs/upper_disk.h"
 #include "protocol/msb_boot.h"
 #include "protocol/msb_exec.h"
 
 /*
- * All that the root is made of hangs below one mount, so that a single umount2(2) takes it out of
- * sight. The stack has its own references. The device stays mounted, where the root covers it:
- * what is shared later is cloned from there.
+ * All that the root is made of stays mounted where the root covers it, and nothing leads there:
+ * what is shared later is cloned from the device, and the file service compares the layers.
  */
 #define STAGE "/stage" /* a tmpfs, and a directory of the initramfs */
 #define HOST "/host"   /* the virtio-fs device */
-#define UPPER STAGE "/upper"
-#define WORK STAGE "/work"
+#define DEVICES STAGE "/dev"
+#define DISK STAGE "/disk" /* the writable layer's file system, when it is not the stage itself */
 #define LAYER_PATH_MAX 32u
 #define LOWER_PATH_MAX (sizeof HOST + MSB_BOOT_MAX)
 
@@ -119,20 +121,62 @@ static bool copy_attributes(const char* from, const char* to) {
   return length >= 0;
 }
 
+/* The device's node is needed only until the device is mounted. */
+static bool mount_disk(const char* name, struct failure* failure) {
+  char device[sizeof DEVICES + sizeof "/vda"];
+  snprintf(device, sizeof device, DEVICES "/%s", name);
+  if (!mount_at(DEVICES, "devtmpfs", MS_NOSUID | MS_NOEXEC, NULL, failure)) return false;
+  bool mounted = upper_disk_mount(device, DISK, failure);
+  umount2(DEVICES, MNT_DETACH);
+  return mounted;
+}
+
+/* Where the writable layer is: two directories of one file system. */
+struct upper_paths {
+  const char* upper;
+  const char* draft; /* of `upper`, until it is complete */
+  const char* work;
+};
+
+static const struct upper_paths* upper_paths(const struct boot_config* config) {
+  static const struct upper_paths in_memory = {STAGE "/upper", STAGE "/upper.new", STAGE "/work"};
+  static const struct upper_paths on_disk = {DISK "/upper", DISK "/upper.new", DISK "/work"};
+  return config->upper != NULL ? &on_disk : &in_memory;
+}
+
+/* No symbolic link, which would lead out of the disk. */
+static bool is_directory(const char* path) {
+  struct stat attributes;
+  if (lstat(path, &attributes) != 0) return false;
+  if (S_ISDIR(attributes.st_mode)) return true;
+  errno = ENOTDIR;
+  return false;
+}
+
 /* The root directory of the stack is that of the writable layer, and has to look like the image's.
- */
-static bool make_upper(const struct boot_config* config, struct failure* failure) {
+ * It gets its name last: a machine that dies here leaves an empty draft. */
+static bool make_upper(const struct boot_config* config, const struct upper_paths* paths) {
   static char top[LOWER_PATH_MAX];
   lower_path(top, config, lower_count(config) - 1);
   struct stat attributes;
-  if (stat(top, &attributes) != 0 || mkdir(UPPER, 0755) != 0 || mkdir(WORK, 0755) != 0 ||
-      chown(UPPER, attributes.st_uid, attributes.st_gid) != 0 ||
-      chmod(UPPER, attributes.st_mode & 07777) != 0 || !copy_attributes(top, UPPER) ||
-      utimensat(AT_FDCWD, UPPER, (struct timespec[]){{.tv_nsec = UTIME_OMIT}, attributes.st_mtim},
-                0) != 0) {
-    return fail(failure, MSB_STAGE_BOOT, errno, "cannot prepare the writable layer");
-  }
-  return true;
+  rmdir(paths->draft);
+  return stat(top, &attributes) == 0 && mkdir(paths->draft, 0755) == 0 &&
+         chown(paths->draft, attributes.st_uid, attributes.st_gid) == 0 &&
+         chmod(paths->draft, attributes.st_mode & 07777) == 0 &&
+         copy_attributes(top, paths->draft) &&
+         utimensat(AT_FDCWD, paths->draft,
+                   (struct timespec[]){{.tv_nsec = UTIME_OMIT}, attributes.st_mtim}, 0) == 0 &&
+         rename(paths->draft, paths->upper) == 0;
+}
+
+/* What an earlier start made stays as it is. */
+static bool prepare_upper(const struct boot_config* config, struct failure* failure) {
+  const struct upper_paths* paths = upper_paths(config);
+  if (config->upper != NULL && !mount_disk(config->upper, failure)) return false;
+  bool ready = is_directory(paths->upper) || (errno == ENOENT && make_upper(config, paths));
+  ready =
+      ready && (mkdir(paths->work, 0755) == 0 || (errno == EEXIST && is_directory(paths->work)));
+  return ready || fail(failure, MSB_STAGE_BOOT, errno, "cannot prepare the writable layer");
 }
 
 /* The reason in words that a file system leaves behind, "e overlay: ..." (fsopen(2)). */
@@ -160,7 +204,9 @@ static bool configure_overlay(int context, const struct boot_config* config,
     lower_path(path, config, i - 1);
     if (!set(context, "lowerdir+", path, failure)) return false;
   }
-  return set(context, "upperdir", UPPER, failure) && set(context, "workdir", WORK, failure);
+  const struct upper_paths* paths = upper_paths(config);
+  return set(context, "upperdir", paths->upper, failure) &&
+         set(context, "workdir", paths->work, failure);
 }
 
 /* Returns a detached mount, or -1. One by one, because hundreds of layers overflow the one page
@@ -184,20 +230,77 @@ static int make_overlay(const struct boot_config* config, struct failure* failur
   return root;
 }
 
+/* What overlayfs makes of a working directory that it cannot use (ovl_make_workdir() in
+ * fs/overlayfs/super.c). */
+static bool check_writable(int root, struct failure* failure) {
+  struct statvfs status;
+  if (fstatvfs(root, &status) == 0 && (status.f_flag & ST_RDONLY) == 0) return true;
+  return fail(failure, MSB_STAGE_BOOT, EROFS, "the writable layer is damaged");
+}
+
+/* --- the layers, for the file service --- */
+
+static size_t stacked;
+
+/* A stack of the layers without a writable one, which is mounted nowhere and ends with its
+ * descriptor. Its base is the stage, where the layers have numbers. */
+static int stack_layers(int base) {
+  int context = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
+  if (context < 0) return -1;
+  bool good = fchdir(base) == 0 &&
+              syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", "layers", 0) == 0;
+  for (size_t i = stacked; good && i > 0; i--) {
+    char name[LAYER_PATH_MAX];
+    snprintf(name, sizeof name, "%zu", i - 1);
+    good = syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "lowerdir+", name, 0) == 0;
+  }
+  good = good && syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0;
+  int mounted = good ? (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY) : -1;
+  int code = errno;
+  close(context);
+  errno = code;
+  return mounted;
+}
+
+/* overlayfs wants two layers at least where none is writable. */
+static int open_lower(int base) {
+  return stacked > 1 ? stack_layers(base) : openat(base, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* The stage is mounted where the new root covers it, as the host's device is. */
+static bool keep_layers(const struct boot_config* config, struct failure* failure) {
+  char lower[LOWER_PATH_MAX];
+  stacked = lower_count(config);
+  lower_path(lower, config, 0);
+  struct file_layers layers = {
+      .upper = open(upper_paths(config)->upper, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+      .base = open(stacked > 1 ? STAGE : lower, O_PATH | O_DIRECTORY | O_CLOEXEC),
+      .open_lower = open_lower,
+  };
+  if (layers.upper < 0 || layers.base < 0) {
+    return fail(failure, MSB_STAGE_BOOT, errno, "cannot keep the layers open");
+  }
+  file_layers_set(&layers);
+  file_layers_made("/etc");
+  file_layers_made("/tmp");
+  for (size_t i = 0; i < config->volume_count; i++) file_layers_made(config->volumes[i]);
+  for (size_t i = 0; i < config->share_count; i++) file_layers_made(config->shares[i].target);
+  return true;
+}
+
 bool root_enter(struct boot_config* config, struct failure* failure) {
   for (size_t i = 0; i < config->layer_count; i++) {
     if (!mount_layer(config->layers[i], i, failure)) return false;
   }
-  if (!make_upper(config, failure) || !shares_open(config, HOST, failure)) return false;
+  if (!prepare_upper(config, failure) || !shares_open(config, HOST, failure)) return false;
   int root = make_overlay(config, failure);
-  if (root < 0) return false;
+  if (root < 0 || !check_writable(root, failure) || !keep_layers(config, failure)) return false;
   /*
    * The initramfs cannot be unmounted, nor left by pivot_root(2): the new root goes on top of it,
    * and from there not even a chroot(2) escape leads below
    * (Documentation/filesystems/ramfs-rootfs-initramfs.rst).
    */
-  bool entered = umount2(STAGE, MNT_DETACH) == 0 &&
-                 syscall(SYS_move_mount, root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) == 0 &&
+  bool entered = syscall(SYS_move_mount, root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) == 0 &&
                  fchdir(root) == 0 && chroot(".") == 0;
   if (!entered) fail(failure, MSB_STAGE_BOOT, errno, "cannot enter the root file system");
   close(root);

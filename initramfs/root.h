@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The root file system: the host's layer images, or a directory of the host's, with a writable
- * layer in memory on top. */
+ * layer on top, in memory or on a disk. */
 #ifndef MSB_INITRAMFS_ROOT_H
 #define MSB_INITRAMFS_ROOT_H
 

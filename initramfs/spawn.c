@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "initramfs/limits.h"
+#include "initramfs/process_limit.h"
 #include "initramfs/terminal.h"
 #include "initramfs/user.h"
 #include "protocol/msb_exec.h"
@@ -229,7 +230,10 @@ static _Noreturn void run_child(const struct start_request* request,
   struct report report = {.pid = (uint32_t)getpid()};
   setsid();
   report.stage = MSB_STAGE_RESOURCES;
-  report.code = (uint32_t)arrange_descriptors(request, pipes, pipes[REPORT].its);
+  report.code = (uint32_t)process_limit_join();
+  if (report.code == 0) {
+    report.code = (uint32_t)arrange_descriptors(request, pipes, pipes[REPORT].its);
+  }
   if (report.code != 0) {
     write_report(pipes[REPORT].its, &report);
     _exit(127);

@@ -2,6 +2,7 @@
 #include "launcher/control_methods.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -12,6 +13,7 @@
 #include <utility>
 
 #include "launcher/counters_json.hpp"
+#include "launcher/words.hpp"
 #include "protocol/quote.hpp"
 
 namespace msb::launcher {
@@ -29,6 +31,10 @@ constexpr std::string_view kReadOnly = "read_only";
 constexpr std::string_view kCache = "cache";
 constexpr std::array kAddShareParameters{kHost, kGuest, kReadOnly, kCache};
 constexpr std::array kRemoveShareParameters{kGuest};
+constexpr std::string_view kTimeout = "timeout_s";
+constexpr std::string_view kSignal = "signal";
+constexpr std::array kStopParameters{kTimeout, kSignal};
+constexpr std::uint64_t kMaxStopSeconds = 600;  // as long as SHUTDOWN can say
 
 std::unexpected<RpcError> refuse(std::string message) {
   return std::unexpected(RpcError{RpcCode::kRefused, std::move(message)});
@@ -66,6 +72,31 @@ RpcResult<ShareWords> share_wanted(const Json& parameters) {
   return ShareWords{std::move(**host), *place, read_only->value_or(false), *mode};
 }
 
+// What stop() is asked for.
+RpcResult<StopWords> stop_wanted(const Json& parameters) {
+  const auto seconds = whole_number(parameters, kTimeout);
+  const auto signal = text(parameters, kSignal);
+  if (!seconds || !signal) {
+    return std::unexpected(seconds ? signal.error() : seconds.error());
+  }
+  StopWords wanted;
+  if (*seconds) {
+    if (**seconds > kMaxStopSeconds) {
+      return refuse_parameter(
+          fmt::format("the parameter \"timeout_s\" is more than {} seconds", kMaxStopSeconds));
+    }
+    wanted.grace_ms = static_cast<std::uint32_t>(**seconds * 1000);
+  }
+  if (*signal) {
+    const auto number = parse_signal(**signal);
+    if (!number) {
+      return refuse_parameter(protocol::quote(number.error().message));
+    }
+    wanted.signal = *number;
+  }
+  return wanted;
+}
+
 // The answer of a method that gives nothing.
 template <typename T>
 RpcResult<Json> nothing_or_why(const Result<T>& done) {
@@ -90,6 +121,8 @@ constexpr ControlMethods::Method ControlMethods::kMethods[] = {
     {"add_share", &ControlMethods::add_share, kAddShareParameters},
     {"remove_share", &ControlMethods::remove_share, kRemoveShareParameters},
     {"subscribe", &ControlMethods::subscribe, {}},
+    {"stop", &ControlMethods::stop, kStopParameters},
+    {"kill", &ControlMethods::kill, {}},
 };
 
 ControlMethods::ControlMethods(MachineRequests& machine, RunningShares& shares, SandboxFacts facts,
@@ -143,7 +176,19 @@ void ControlMethods::status(const Json& /*parameters*/, const Caller& caller) {
            {"cpus", facts_.cpus},
            {"disks", std::move(disks)},
            {"shares", std::move(shares)},
-           {"network", facts_.network}});
+           {"network", facts_.network},
+           {"name", facts_.name},
+           {"image", facts_.image},
+           {"command", facts_.command},
+           {"environment", facts_.environment},
+           {"directory", facts_.directory},
+           {"user", facts_.user},
+           {"entrypoint", facts_.entrypoint},
+           {"image_command", facts_.image_command},
+           {"process", process_ ? Json(*process_) : Json()},
+           {"pid", ::getpid()},
+           {"started_ms", facts_.started_ms},
+           {"background", facts_.background}});
 }
 
 void ControlMethods::counters(const Json& /*parameters*/, const Caller& caller) {
@@ -295,10 +340,27 @@ void ControlMethods::subscribe(const Json& /*parameters*/, const Caller& caller)
   caller.subscribe();
 }
 
+// Answered first: the caller may be gone with the sandbox.
+void ControlMethods::stop(const Json& parameters, const Caller& caller) {
+  const auto wanted = stop_wanted(parameters);
+  if (!wanted) {
+    caller.answer(std::unexpected(wanted.error()));
+    return;
+  }
+  caller.answer(Json::object());
+  orders_.stop(*wanted);
+}
+
+void ControlMethods::kill(const Json& /*parameters*/, const Caller& caller) {
+  caller.answer(Json::object());
+  orders_.kill();
+}
+
 // --- what became of the sandbox ---
 
-void ControlMethods::running() {
+void ControlMethods::running(std::optional<std::uint32_t> process) {
   if (state_ < State::kRunning) {
+    process_ = process;
     state_ = State::kRunning;
     event_("running", Json::object());
   }
@@ -320,10 +382,14 @@ void ControlMethods::stopping() {
   }
 }
 
-void ControlMethods::stopped(int exit_status) {
+void ControlMethods::stopped(int exit_status, const std::string& message) {
   if (state_ < State::kStopped) {
     state_ = State::kStopped;
-    event_("stopped", {{"exit_status", exit_status}});
+    Json details{{"exit_status", exit_status}};
+    if (!message.empty()) {
+      details["message"] = message;
+    }
+    event_("stopped", std::move(details));
   }
 }
 

@@ -2,6 +2,7 @@
 #include "launcher/control_methods.hpp"
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -32,24 +33,62 @@ TEST_CASE_FIXTURE(ControlFixture, "the status follows what becomes of the sandbo
   ControlClient one = client();
   const Json status = ask(one, "status").at("result");
   CHECK(status.at("uptime_ms").get<std::int64_t>() >= 0);
-  CHECK(status.size() == 7);
+  CHECK(status.size() == 19);
   CHECK(status.at("state") == "starting");
   CHECK(status.at("memory_mib") == 512);
   CHECK(status.at("cpus") == 2);
   CHECK(status.at("disks") == Json::parse(R"([{"disk":0,"size":1024,"read_only":false},
                                               {"disk":1,"size":512,"read_only":true}])"));
   const auto state = [&] { return ask(one, "status").at("result").at("state"); };
-  server->running();
+  server->running(1);
   CHECK(state() == "running");
   CHECK(ask(one, "pause").at("result") == Json::object());
   CHECK(state() == "paused");
   CHECK(ask(one, "resume").at("result") == Json::object());
   CHECK(state() == "running");
   server->stopping();
-  server->running();
+  server->running(1);
   CHECK(state() == "stopping");
-  server->stopped(0);
+  server->stopped(0, "");
   CHECK(state() == "stopping");
+}
+
+TEST_CASE_FIXTURE(ControlFixture, "the status says what was started, and what it became") {
+  serve();
+  ControlClient one = client();
+  Json status = ask(one, "status").at("result");
+  CHECK(status.at("process").is_null());
+  CHECK(status.at("command") == Json::array());
+  CHECK(status.at("pid") == ::getpid());
+  CHECK(status.at("background") == false);
+  server->running(7);
+  server->in_background();
+  status = ask(one, "status").at("result");
+  CHECK(status.at("process") == 7);
+  CHECK(status.at("background") == true);
+}
+
+TEST_CASE_FIXTURE(ControlFixture, "stop and kill are answered, and carried out") {
+  serve();
+  std::vector<StopWords> stops;
+  int kills = 0;
+  server->obey(
+      {.stop = [&](const StopWords& words) { stops.push_back(words); }, .kill = [&] { ++kills; }});
+  ControlClient one = client();
+  CHECK(ask(one, "stop").at("result") == Json::object());
+  CHECK(ask(one, "stop", {{"timeout_s", 3}, {"signal", "INT"}}).at("result") == Json::object());
+  CHECK(ask(one, "kill").at("result") == Json::object());
+  REQUIRE(stops.size() == 2);
+  CHECK_FALSE(stops[0].signal);
+  CHECK_FALSE(stops[0].grace_ms);
+  CHECK(stops[1].signal == 2U);
+  CHECK(stops[1].grace_ms == 3000U);
+  CHECK(kills == 1);
+  for (const Json& wrong : {Json{{"timeout_s", 601}}, Json{{"timeout_s", "1"}},
+                            Json{{"signal", "NONE"}}, Json{{"signal", 15}}, Json{{"now", true}}}) {
+    CHECK(code_of(ask(one, "stop", wrong)) == -32602);
+  }
+  CHECK(stops.size() == 2);
 }
 
 TEST_CASE_FIXTURE(ControlFixture, "pause and resume ask the machine, and may be called again") {
@@ -171,11 +210,11 @@ TEST_CASE_FIXTURE(ControlFixture,
 TEST_CASE_FIXTURE(ControlFixture, "unknown methods and parameters are refused by name") {
   serve();
   ControlClient one = client();
-  const Json method = ask(one, "stop");
+  const Json method = ask(one, "halt");
   CHECK(code_of(method) == -32601);
   CHECK(message_of(method) ==
-        "there is no method \"stop\"; there are status, counters, pause, resume, set_disk_size, "
-        "set_balloon, add_share, remove_share, subscribe");
+        "there is no method \"halt\"; there are status, counters, pause, resume, set_disk_size, "
+        "set_balloon, add_share, remove_share, subscribe, stop, kill");
   for (const char* name : {"status", "counters", "pause", "resume", "subscribe"}) {
     const Json parameter = ask(one, name, {{"verbose", true}});
     CHECK(code_of(parameter) == -32602);
@@ -192,13 +231,13 @@ TEST_CASE_FIXTURE(ControlFixture, "a subscriber is told what happens, and nobody
   ControlClient listener = client();
   ControlClient other = client();
   CHECK(ask(listener, "subscribe").at("result") == Json::object());
-  server->running();
+  server->running(1);
   for (const char* method : {"pause", "pause", "resume", "resume"}) {
     ask(other, method);
   }
   ask(other, "set_disk_size", {{"disk", 0}, {"size", 1024}});
   server->stopping();
-  server->stopped(3);
+  server->stopped(3, "why");
   server->close();
   std::vector<Json> events;
   while (auto line = listener.next()) {
@@ -210,7 +249,7 @@ TEST_CASE_FIXTURE(ControlFixture, "a subscriber is told what happens, and nobody
   }
   CHECK(Json(events) == Json::parse(R"([{"event":"running"},{"event":"paused"},
       {"event":"resumed"},{"event":"disk_resized","disk":0,"size":1024},{"event":"stopping"},
-      {"event":"stopped","exit_status":3}])"));
+      {"event":"stopped","exit_status":3,"message":"why"}])"));
   CHECK_FALSE(other.next());
 }
 

@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/async_io.hpp"
@@ -46,9 +49,14 @@ class ControlServer {
   void close();
 
   // What became of the sandbox: its command runs, it is to end, it has ended. Each counts once.
-  void running() { methods_.running(); }
+  void running(std::optional<std::uint32_t> process) { methods_.running(process); }
   void stopping() { methods_.stopping(); }
-  void stopped(int exit_status) { methods_.stopped(exit_status); }
+  void stopped(int exit_status, const std::string& message) {
+    methods_.stopped(exit_status, message);
+  }
+  void in_background() { methods_.in_background(); }
+  // Who carries out what clients order. To be called before open().
+  void obey(ControlMethods::Orders orders) { methods_.obey(std::move(orders)); }
   [[nodiscard]] bool has_subscribers() const {
     return std::ranges::any_of(seats_, &Seat::subscribed);
   }

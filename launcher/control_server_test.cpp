@@ -221,7 +221,7 @@ TEST_CASE_FIXTURE(ControlFixture, "closing while requests are under way leaves n
     clients.resize(5);
     SUBCASE("the machine goes first") {
       requests->close();
-      server->stopped(125);
+      server->stopped(125, "");
       settle();
     }
     SUBCASE("the server goes first") {}

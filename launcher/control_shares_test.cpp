@@ -20,7 +20,7 @@ struct SharesFixture : testing::ControlFixture {
   void start() {
     obey();
     serve();
-    server->running();
+    server->running(1);
     one = client();
   }
   // Asks without waiting.
@@ -151,7 +151,7 @@ TEST_CASE_FIXTURE(SharesFixture, "a share below another has to be removed first"
 
 TEST_CASE_FIXTURE(SharesFixture, "a share that the host holds up does not hold up anything else") {
   serve();
-  server->running();
+  server->running(1);
   one = client();
   machine = [&](const ControlMessage& message) {
     if (message.kind != ControlKind::kAddShare) {
@@ -202,7 +202,7 @@ TEST_CASE_FIXTURE(SharesFixture, "what the machine does not end is shared still"
 
 TEST_CASE_FIXTURE(SharesFixture, "what the machine refuses does not reach the guest") {
   serve();
-  server->running();
+  server->running(1);
   one = client();
   machine = [&](const ControlMessage& message) {
     answer(ControlKind::kRefused, message, "cannot share");
@@ -218,7 +218,7 @@ TEST_CASE_FIXTURE(SharesFixture, "shares that cannot be are refused, and nobody 
   one = client();
   CHECK(testing::message_of(ask(one, "add_share", wanted())).find("not run yet") !=
         std::string::npos);
-  server->running();
+  server->running(1);
   struct Row {
     Json parameters;
     int code;

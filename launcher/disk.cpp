@@ -11,7 +11,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <limits>
+#include <thread>
 
 #include "base/machine_config.hpp"
 
@@ -66,6 +68,22 @@ Result<std::uint64_t> device_size(const RunningDisk& disk, std::optional<std::ui
   return found;
 }
 
+// A machine that lost its launcher has the disk with its writable layer for a few seconds more, to
+// end in order: that is waited for.
+bool lock(int file, const DiskWords& disk) {
+  constexpr std::chrono::seconds kEndOfMachine{8};
+  constexpr std::chrono::milliseconds kPause{20};
+  const auto deadline = std::chrono::steady_clock::now() + kEndOfMachine;
+  while (::flock(file, (disk.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK || !disk.writable_layer ||
+        std::chrono::steady_clock::now() >= deadline) {
+      return false;
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+  return true;
+}
+
 }  // namespace
 
 Result<DiskWords> parse_disk(std::string_view word) {
@@ -96,7 +114,7 @@ Result<OpenDisk> open_disk(const DiskWords& disk) {
   if (!opened.file || ::fstat(opened.file.get(), &status) != 0) {
     const int code = errno;
     return fail_errno(code, "cannot open the disk \"{}\"{}", disk.path,
-                      (code == EACCES || code == EROFS) && !disk.read_only
+                      (code == EACCES || code == EROFS) && !disk.read_only && !disk.writable_layer
                           ? " for writing (add :ro to only read it)"
                           : "");
   }
@@ -117,11 +135,13 @@ Result<OpenDisk> open_disk(const DiskWords& disk) {
   if (::fcntl(opened.file.get(), F_SETFL, 0) != 0) {
     return fail_errno(errno, "cannot use the disk \"{}\"", disk.path);
   }
-  if (::flock(opened.file.get(), (disk.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
+  if (!lock(opened.file.get(), disk)) {
     const int code = errno;
     return code == EWOULDBLOCK
                ? fail("the disk \"{}\" is in use; stop the sandbox that has it{}", disk.path,
-                      disk.read_only ? "" : ", or add :ro to both to only read it")
+                      disk.read_only || disk.writable_layer
+                          ? ""
+                          : ", or add :ro to both to only read it")
                : fail_errno(code, "cannot lock the disk \"{}\"", disk.path);
   }
   if (disk.direct) {

@@ -16,7 +16,8 @@ namespace msb::launcher {
 struct DiskWords {
   std::string path;
   bool read_only = false;
-  bool direct = false;  // by-pass the host's page cache
+  bool direct = false;          // by-pass the host's page cache
+  bool writable_layer = false;  // of a sandbox, for whose user reading alone is no advice
 };
 Result<DiskWords> parse_disk(std::string_view word);
 

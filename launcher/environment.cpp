@@ -55,6 +55,13 @@ Result<std::vector<std::string>> make_environment(const std::vector<std::string>
   return environment;
 }
 
+void prepend_path(std::vector<std::string>& environment, const std::string& directory) {
+  const auto found = std::ranges::find(environment, "PATH", name_of);
+  const std::string_view rest =
+      found != environment.end() ? std::string_view(*found).substr(5) : kDefaultPath;
+  set_variable(environment, fmt::format("PATH={}:{}", directory, rest));
+}
+
 void add_terminal_type(std::vector<std::string>& environment) {
   const char* value = std::getenv("TERM");
   set_default(environment, fmt::format("TERM={}", value != nullptr ? value : "xterm"));

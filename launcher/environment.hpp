@@ -15,6 +15,9 @@ namespace msb::launcher {
 Result<std::vector<std::string>> make_environment(const std::vector<std::string>& base,
                                                   const std::vector<std::string>& words);
 
+// Puts a directory in front of PATH.
+void prepend_path(std::vector<std::string>& environment, const std::string& directory);
+
 // Adds the caller's TERM when there is none, for a command with a terminal.
 void add_terminal_type(std::vector<std::string>& environment);
 

@@ -12,6 +12,7 @@
 
 #include "base/loop.hpp"
 #include "launcher/command.hpp"
+#include "launcher/complain.hpp"
 #include "launcher/environment.hpp"
 #include "launcher/signals.hpp"
 #include "launcher/terminal.hpp"
@@ -84,14 +85,12 @@ class Joined {
   Joined(Loop& loop, const protocol::Opener& opener, CommandOptions options)
       : loop_(loop),
         kept_(options.kept),
-        command_(
-            loop, opener, std::move(options),
-            {.started = [](std::uint32_t) {},
-             .first_output = nullptr,
-             .ended = [this](Outcome outcome) { finish(std::move(outcome)); },
-             .lost = [this](const Error& error) { finish(failed(error)); },
-             .undelivered =
-                 [](const Error& error) { fmt::print(stderr, "msb-vmm: {}\n", error.message); }}),
+        main_(options.supervisor != nullptr),
+        command_(loop, opener, std::move(options),
+                 {.started = [](const msb_started&) {},
+                  .ended = [this](Outcome outcome) { finish(std::move(outcome)); },
+                  .lost = [this](const Error& error) { finish(failed(error)); },
+                  .undelivered = [](const Error& error) { complain(error.message); }}),
         signals_(loop, [this](int signal) { on_signal(signal); }) {}
 
   Outcome run() {
@@ -113,6 +112,8 @@ class Joined {
     const bool is_about_terminal = signal == SIGWINCH || signal == SIGCONT;
     if (!is_about_terminal && !command_.running()) {
       finish({kExitSignal + signal, "interrupted before the command had started"});
+    } else if (main_ && signal == SIGHUP) {
+      finish({kExitSignal + signal, ""});  // our terminal is gone, which is not the sandbox's
     } else if (signal == SIGINT && ++interrupts_ == kImpatience) {
       finish({kExitSignal + signal, kept_ ? "let go of the process after three interrupts"
                                           : "the command was ended after three interrupts"});
@@ -131,6 +132,7 @@ class Joined {
 
   Loop& loop_;
   const bool kept_;
+  const bool main_;  // a sandbox's own command
   std::optional<Outcome> outcome_;
   int interrupts_ = 0;
   Command command_;
@@ -251,7 +253,8 @@ Outcome exec(const ExecOptions& options) {
 }
 
 Outcome attach(const std::string& socket, const std::string& process, bool from_start) {
-  const auto id = parse_process_id(process);
+  const bool main = process == "main";
+  const auto id = main ? Result<std::uint32_t>(0) : parse_process_id(process);
   if (!id) {
     return failed(id.error());
   }
@@ -260,11 +263,15 @@ Outcome attach(const std::string& socket, const std::string& process, bool from_
     return failed(loop.error());
   }
   take_signals();
-  protocol::AttachSpec spec{.process = *id};
-  spec.offsets.fill(from_start ? 0 : MSB_OFFSET_END);
+  CommandOptions options;
+  options.attach.emplace().process = *id;
+  options.attach->offsets.fill(from_start ? 0 : MSB_OFFSET_END);
+  options.kept = true;
+  if (main) {
+    options.supervisor = protocol::open_sandbox(socket, protocol::kSupervisorPort);
+  }
   const auto opener = protocol::open_sandbox(socket);
-  return Joined(**loop, opener, {.process = {}, .attach = spec, .kept = true, .memory_hint = ""})
-      .run();
+  return Joined(**loop, opener, std::move(options)).run();
 }
 
 Outcome list_processes(const std::string& socket) {

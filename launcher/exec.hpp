@@ -33,6 +33,7 @@ struct ExecOptions {
 
 // Each runs to its end. The caller prints the message.
 Outcome exec(const ExecOptions& options);
+// `process`: the id of one that is kept, or "main" for the sandbox's own command.
 Outcome attach(const std::string& socket, const std::string& process, bool from_start);
 Outcome list_processes(const std::string& socket);
 // `group`: its whole process group.

@@ -12,20 +12,33 @@ namespace msb::launcher {
 
 Result<protocol::ProcessSpec> make_process(const oci::ImageConfig& image,
                                            const ProcessOptions& options) {
-  protocol::ProcessSpec process;
-  process.arguments = image.entrypoint;
+  auto process = make_surroundings(image, options);
+  if (!process) {
+    return process;
+  }
+  if (!options.no_entrypoint) {
+    process->arguments = image.entrypoint;
+  }
   const auto& rest = options.command.empty() ? image.cmd : options.command;
-  process.arguments.insert(process.arguments.end(), rest.begin(), rest.end());
-  if (process.arguments.empty()) {
+  process->arguments.insert(process->arguments.end(), rest.begin(), rest.end());
+  if (process->arguments.empty()) {
     return fail("the image names no command; give one after `--`");
   }
+  return process;
+}
 
+Result<protocol::ProcessSpec> make_surroundings(const oci::ImageConfig& image,
+                                                const ProcessOptions& options) {
+  protocol::ProcessSpec process;
   process.user = options.user.empty() ? image.user : options.user;
   auto environment = make_environment(image.env, options.environment);
   if (!environment) {
     return std::unexpected(environment.error());
   }
   process.environment = std::move(*environment);
+  if (!options.path.empty()) {
+    prepend_path(process.environment, options.path);
+  }
   process.directory = !options.directory.empty()   ? options.directory
                       : !image.working_dir.empty() ? image.working_dir
                                                    : "/";

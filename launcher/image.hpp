@@ -17,7 +17,9 @@ struct ProcessOptions {
   std::vector<std::string> command;
   std::vector<std::string> environment;  // NAME=VALUE, or NAME for the launcher's own value
   std::string directory;
-  std::string user;  // name or number, with `:` and a group's if need be
+  std::string user;            // name or number, with `:` and a group's if need be
+  bool no_entrypoint = false;  // the command is all: the image's entrypoint stays out of it
+  std::string path;            // a directory that goes in front of PATH; empty: none
 };
 
 // The process to run: the image's entrypoint and arguments, environment, user and directory with
@@ -25,6 +27,11 @@ struct ProcessOptions {
 // command, or a variable has no name.
 Result<protocol::ProcessSpec> make_process(const oci::ImageConfig& image,
                                            const ProcessOptions& options);
+
+// The same without its arguments: where, as whom and with which variables the image's processes
+// run.
+Result<protocol::ProcessSpec> make_surroundings(const oci::ImageConfig& image,
+                                                const ProcessOptions& options);
 
 // The signal that asks the image's processes to end: `wanted` if it is not empty, else the image's
 // own word (config.md, StopSignal), else SIGTERM. Fails for one that there is not.

@@ -47,6 +47,17 @@ TEST_CASE("the user's command replaces the image's and keeps its entrypoint") {
   CHECK(process->user == "0");
 }
 
+TEST_CASE("a command alone has no entrypoint, and a directory comes first on PATH") {
+  ProcessOptions options;
+  options.command = {"mine"};
+  options.no_entrypoint = true;
+  options.path = "/scripts";
+  const auto process = make_process(image(), options);
+  REQUIRE(process);
+  CHECK(process->arguments == std::vector<std::string>{"mine"});
+  CHECK(has(*process, "PATH=/scripts:/image/bin"));
+}
+
 TEST_CASE("the user's variables replace the image's, also by name alone") {
   ::setenv("MSB_TEST_VARIABLE", "from here", 1);
   ::unsetenv("MSB_TEST_ABSENT");

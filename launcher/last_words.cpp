@@ -24,7 +24,7 @@ bool is_trouble(std::string_view line) {
 
 }  // namespace
 
-std::string last_words(std::string_view log) {
+std::vector<std::string> last_lines(std::string_view log) {
   std::vector<std::string_view> lines;
   while (!log.empty()) {
     const std::string_view line = log.substr(0, log.find('\n'));
@@ -38,9 +38,17 @@ std::string last_words(std::string_view log) {
     first -= static_cast<std::ptrdiff_t>(std::min(lines.size(), kLines));
   }
   const auto last = first + std::min<std::ptrdiff_t>(kLines, lines.end() - first);
-  std::string text;
+  std::vector<std::string> safe;
   for (auto line = first; line != last; ++line) {
-    text += "\n  " + protocol::quote(*line);
+    safe.push_back(protocol::quote(*line));
+  }
+  return safe;
+}
+
+std::string last_words(std::string_view log) {
+  std::string text;
+  for (const std::string& line : last_lines(log)) {
+    text += "\n  " + line;
   }
   return text;
 }

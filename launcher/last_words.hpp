@@ -4,11 +4,15 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace msb::launcher {
 
-// At most 16 lines of `log`, each on a line of its own and indented, each made safe to print: those
-// from where it says what went wrong, else the last ones. Empty when there are none.
+// At most 16 lines of `log`, each made safe to print: those from where it says what went wrong,
+// else the last ones.
+std::vector<std::string> last_lines(std::string_view log);
+
+// The same as a text, each on a line of its own and indented. Empty when there are none.
 std::string last_words(std::string_view log);
 
 }  // namespace msb::launcher

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "launcher/complain.hpp"
 #include "launcher/exec.hpp"
 #include "launcher/machine_process.hpp"
 #include "launcher/open_image.hpp"
@@ -22,9 +23,7 @@ namespace {
 
 using namespace msb;
 
-void complain(const std::string& message) {
-  fmt::print(stderr, "msb-vmm: {}\n", message);
-}
+using launcher::complain;
 
 // CLI11 takes "-1" for a huge number and a huge number for the largest one.
 std::string check_number(const std::string& text) {
@@ -120,6 +119,40 @@ void add_process_options(CLI::App& command, std::vector<std::string>& environmen
   command.add_flag("-t,--tty", terminal, "Give it a terminal, shown in this one");
 }
 
+constexpr int kYear = 31'536'000;  // seconds
+
+void add_supervision(CLI::App& run, launcher::SupervisionOptions& options) {
+  run.add_option("--name", options.name, "What the control socket calls it")->type_name("TEXT");
+  run.add_option(
+         "--runtime", options.runtime,
+         "A directory that is the sandbox's own: its sockets are \"agent\" and \"control\" in "
+         "there, and it is removed at the end")
+      ->type_name("DIR");
+  run.add_option("--events", options.events,
+                 "A pipe, by its inherited descriptor, that is told what becomes of the sandbox; "
+                 "when nobody reads it any more the sandbox is stopped")
+      ->type_name("FD")
+      ->check(check_number);
+  run.add_flag("--background", options.background,
+               "Leave this program's standard streams alone; attach to the command by --socket");
+  run.add_flag("--detach-keys", options.may_detach,
+               "With --tty: Ctrl-P Ctrl-Q puts the sandbox into the background");
+  run.add_flag("--idle", options.idle, "Run no command: the sandbox is there until it is stopped");
+  run.add_option("--log", options.log, "Keep what the command writes in a file, and in FILE.1")
+      ->type_name("FILE");
+  run.add_option("--record", options.record, "Write what became of the sandbox to a file")
+      ->type_name("FILE");
+  run.add_option("--timeout", options.timeout_s, "Stop it after so long, with exit status 124")
+      ->type_name("SECONDS")
+      ->check(check_number)
+      ->check(CLI::Range(1, kYear));
+  run.add_option("--idle-timeout", options.idle_timeout_s,
+                 "Stop it when nothing happened in it for so long, with exit status 124")
+      ->type_name("SECONDS")
+      ->check(check_number)
+      ->check(CLI::Range(1, kYear));
+}
+
 CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
   CLI::App* run = app.add_subcommand(
       "run", "Run a command in a fresh microVM, from an OCI image or a directory.");
@@ -147,12 +180,27 @@ CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
       ->capture_default_str();
   add_process_options(*run, options.process.environment, options.process.directory,
                       options.process.user, options.terminal);
+  run->add_flag("--no-entrypoint", options.process.no_entrypoint,
+                "Run the command alone, without the image's entrypoint in front");
+  run->add_option("--path", options.process.path, "A directory of the sandbox's in front of PATH")
+      ->type_name("DIR");
   run->add_option("--disk", options.disks,
                   "A raw disk image or block device: /dev/vda, then /dev/vdb and so on; :direct "
                   "goes past the host's page cache")
       ->type_name("FILE[:ro][:direct]")
       ->expected(1)
       ->take_all();
+  run->add_option("--upper", options.upper,
+                  "A raw disk image with an ext4 file system that keeps what is written to the "
+                  "root; without it that is in memory and ends with the sandbox")
+      ->type_name("FILE");
+  run->add_option("--processes", options.processes,
+                  "How many processes and threads there may be at a time")
+      ->type_name("N")
+      ->check(check_number);
+  run->add_option("--hostname", options.hostname, "Its host name")
+      ->type_name("NAME")
+      ->capture_default_str();
   run->add_option("--socket", options.socket, "Serve the sandbox's Unix socket here while it runs")
       ->type_name("PATH");
   run->add_option("--control", options.control,
@@ -209,6 +257,7 @@ CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
                   "How long the command may then take to end before it is killed")
       ->type_name("SECONDS")
       ->capture_default_str();
+  add_supervision(*run, options.supervision);
   run->add_flag("--console", options.console, "Show the guest's serial console on standard error");
   run->add_flag("--balloon", options.balloon, "Let the guest give free memory back to this host");
   run->add_flag("--timing", options.timing, "Print when each phase was reached to standard error");
@@ -258,11 +307,15 @@ CLI::App* add_exec(CLI::App& app, launcher::ExecOptions& options, std::uint32_t&
 }
 
 CLI::App* add_attach(CLI::App& app, Words& words) {
-  CLI::App* attach = app.add_subcommand(
-      "attach", "Go on with the streams of a process that was started to be kept.");
+  CLI::App* attach =
+      app.add_subcommand("attach",
+                         "Go on with the streams of a process that was started to be kept, or with "
+                         "those of the sandbox's own command.");
   attach->add_flag("--from-start", words.from_start, "Show what it wrote before as well");
   add_socket(*attach, words.exec.socket);
-  attach->add_option("process", words.process, "Its id")->required()->type_name("ID");
+  attach->add_option("process", words.process, "Its id, or \"main\" for the sandbox's own command")
+      ->required()
+      ->type_name("ID");
   return attach;
 }
 
@@ -337,6 +390,9 @@ int obey(const Commands& commands, Words& words) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc > 0) {
+    launcher::set_program_name(argv[0]);
+  }
   CLI::App app("Launches and supervises one microVM.", "msb-vmm");
   app.require_subcommand(1);
   app.set_version_flag("--version", MSB_VERSION);

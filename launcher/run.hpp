@@ -9,6 +9,7 @@
 #include "launcher/image.hpp"
 #include "launcher/network/sandbox_network.hpp"
 #include "launcher/outcome.hpp"
+#include "launcher/supervision.hpp"
 
 namespace msb::launcher {
 
@@ -18,7 +19,10 @@ struct RunOptions {
   std::uint64_t cpus = 1;
   std::uint64_t memory_mib = 512;
   ProcessOptions process;
-  std::vector<std::string> disks;   // FILE[:ro][:direct], in the order in which the guest has them
+  std::uint64_t processes = 0;  // and threads, at a time; 0: as many as the memory allows
+  std::string hostname = "sandbox";
+  std::vector<std::string> disks;  // FILE[:ro][:direct], in the order in which the guest has them
+  std::string upper;  // a disk image with ext4 that holds the writable layer; empty: memory does
   std::vector<std::string> shares;  // HOST:GUEST[:ro][:cache=...]
   NetworkWords network;
   std::vector<std::string> publish;  // [ADDRESS:]HOSTPORT:GUESTPORT[/tcp|/udp]
@@ -35,9 +39,10 @@ struct RunOptions {
   std::uint64_t ready_timeout_s = 60;
   std::string stop_signal;          // by name or number; empty: the image's own, or SIGTERM
   std::string stop_timeout = "10";  // seconds
+  SupervisionOptions supervision;
 };
 
 // Runs it to its end. The caller prints the message.
-Outcome run(const RunOptions& options);
+Outcome run(RunOptions options);
 
 }  // namespace msb::launcher

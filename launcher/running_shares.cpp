@@ -9,6 +9,7 @@
 
 #include "base/control.hpp"
 #include "base/machine_config.hpp"
+#include "launcher/share.hpp"
 
 namespace msb::launcher {
 

@@ -12,8 +12,8 @@
 
 #include "base/async_io.hpp"
 #include "base/result.hpp"
+#include "base/share_words.hpp"
 #include "launcher/machine_requests.hpp"
-#include "launcher/share.hpp"
 #include "protocol/opener.hpp"
 #include "protocol/requests.hpp"
 

@@ -5,9 +5,13 @@
 
 #include <cerrno>
 #include <csignal>
-#include <cstdio>
+#include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "launcher/background.hpp"
+#include "launcher/complain.hpp"
 #include "launcher/last_words.hpp"
 #include "protocol/guest_frames.hpp"
 #include "protocol/host_frames.hpp"
@@ -19,21 +23,15 @@ namespace msb::launcher {
 namespace {
 
 constexpr std::uint64_t kSecond = 1'000'000'000;  // nanoseconds
-constexpr std::uint64_t kMillisecond = 1'000'000;
 // Of the machine, before others have their turn.
 constexpr int kMessagesAtATime = 64;
-// How long a guest may take over its orderly end before the machine is ended for it.
-constexpr std::uint64_t kShutdownTimeout = 5 * kSecond;
 // A guest that takes longer than this to become ready may be on a KVM that cannot run it. Some of
 // those go wrong only after half a minute of emulating the guest, so it is worth asking; where KVM
 // works, boots end long before.
 constexpr std::uint64_t kSlowBoot = 2 * kSecond;
+
 Outcome guest_broke_protocol(const Error& error) {
   return {kExitLauncher, error.message};
-}
-
-void complain_undelivered(const Error& error) {
-  fmt::print(stderr, "msb-vmm: {}\n", error.message);
 }
 
 }  // namespace
@@ -45,17 +43,27 @@ Session::Session(Loop& loop, MachineProcess& machine, MachineRequests& requests,
       requests_(requests),
       options_(std::move(options)),
       timeline_(timeline),
+      background_(options_.background),
       opener_([this] { return machine_.connect(MSB_PORT_AGENT); }),
-      denials_(loop, opener_,
-               [this](const NetworkDenial& denial, const auto& program) {
-                 tell("denied", options_.network->describe(denial, program));
-               }),
+      network_(loop, {machine, requests, *options_.network, options_.control}, opener_),
+      limits_(loop, options_.limits, [this](Outcome outcome) { on_limit(std::move(outcome)); }),
       command_(loop, opener_, std::move(options_.command),
-               {.started = [this](std::uint32_t) { on_started(); },
+               {.started = [this](std::uint32_t process) { on_started(process); },
                 .first_output = [this] { timeline_.mark("first output"); },
+                .active = [this] { limits_.touch(); },
+                .detached = [this] { on_detached(); },
                 .ended = [this](Outcome outcome) { on_ended(std::move(outcome)); },
                 .lost = [this](const Error& error) { on_lost(error); },
-                .undelivered = complain_undelivered}),
+                .undelivered = [](const Error& error) { complain(error.message); }}),
+      connections_(
+          loop,
+          {.supervisor = [this](Fd socket) { command_.attach(std::move(socket)); },
+           .guest = [this](
+                        Fd socket,
+                        std::uint32_t port) { return machine_.connect(std::move(socket), port); }},
+          options_.limits.idle_timeout_s == 0
+              ? SocketConnections::Changed()
+              : [this](std::size_t count) { hold(socket_connections_, count); }),
       signals_(loop, [this](int signal) { on_signal(signal); }),
       control_readable_([this](std::int32_t result) {
         if (result >= 0) {
@@ -86,6 +94,16 @@ Session::Session(Loop& loop, MachineProcess& machine, MachineRequests& requests,
         if (result == -ETIME) {
           on_slow_boot();
         }
+      }),
+      starter_gone_([this](std::int32_t result) {
+        if (result >= 0) {
+          on_starter_gone();
+        }
+      }),
+      parting_([this](std::int32_t result) {
+        if (result == -ETIME) {
+          loop_.stop();
+        }
       }) {}
 
 Outcome Session::run() {
@@ -97,9 +115,17 @@ Outcome Session::run() {
   loop_.timeout(options_.ready_timeout_s * kSecond, boot_timeout_);
   loop_.timeout(kSlowBoot, slow_boot_);
   if (options_.control != nullptr) {
+    options_.control->obey({.stop = [this](const StopWords& words) { on_stop_order(words); },
+                            .kill = [this] { on_kill_order(); }});
     options_.control->open();
   }
-  watch_network();
+  network_.watch();
+  if (options_.limits.idle_timeout_s != 0) {
+    options_.ports->watch(
+        {.connections = [this](std::size_t count) { hold(port_connections_, count); },
+         .datagram = [this] { limits_.touch(); }});
+  }
+  watch_starter();
   if (auto ran = loop_.run(); !ran) {
     finish({kExitLauncher, ran.error().message});
   }
@@ -110,44 +136,23 @@ Outcome Session::run() {
   if (options_.server != nullptr) {
     options_.server->close();
   }
-  denials_.close();
+  connections_.close();
+  limits_.close();
+  network_.close();
   options_.ports->close();
   options_.forwards->close();
   options_.network->close();
   requests_.close();
+  part();
+  options_.reports->ended(*outcome_, outcome_->cause == Cause::kFailed
+                                         ? last_lines(kernel_log_)
+                                         : std::vector<std::string>());
   if (options_.control != nullptr) {
-    options_.control->stopped(outcome_->status);
+    options_.control->stopped(outcome_->status, outcome_->message);
     options_.control->close();
   }
   loop_.drain();
   return std::move(*outcome_);
-}
-
-// The guest is about to end, or should be: waits for the machine's word, but not for ever.
-void Session::expect_end() {
-  state_ = State::kEnding;
-  tell_stopping();
-  if (options_.server != nullptr) {
-    options_.server->close();
-  }
-  if (!end_timeout_.pending()) {
-    loop_.timeout(kShutdownTimeout, end_timeout_);
-  }
-}
-
-void Session::tell_stopping() {
-  if (options_.control != nullptr) {
-    options_.control->stopping();
-  }
-}
-
-// Ends the loop. The outcome that was decided first stands.
-void Session::finish(Outcome outcome) {
-  finished_ = true;
-  if (!outcome_) {
-    outcome_ = std::move(outcome);
-  }
-  loop_.stop();
 }
 
 // The guest failed before it was ready. When that is this host's fault, the cause is more use than
@@ -173,14 +178,6 @@ void Session::on_boot_timeout() {
                      "or give it more time with --ready-timeout",
                      options_.ready_timeout_s)});
   }
-}
-
-void Session::on_end_timeout() {
-  finish(
-      {kExitLauncher, machine_is_gone_
-                          ? "the sandbox has stopped, but what the command wrote last was not read "
-                            "in time, so that its exit status is not known"
-                          : "the guest did not end in time and was ended"});
 }
 
 // --- the machine process ---
@@ -238,7 +235,9 @@ void Session::on_control_message(ControlMessage message) {
       }
       break;
     case ControlKind::kDenied:
-      on_denied(message);
+      if (auto denied = network_.on_denied(message); !denied) {
+        finish({kExitLauncher, denied.error().message});
+      }
       break;
     case ControlKind::kNetworkLost:
       options_.network->on_backend_lost();
@@ -276,60 +275,6 @@ void Session::on_connection(std::uint32_t port, Fd connection) {
             .sent = nullptr});
     guest_->start();
   }
-}
-
-// When nobody wants to know, nobody has to be found out.
-void Session::on_denied(const ControlMessage& message) {
-  const auto denial = NetworkDenial::from_text(message.text);
-  if (!denial) {
-    finish({kExitLauncher, denial.error().message});
-    return;
-  }
-  const auto release = [this, number = message.value] {
-    // A machine that is gone has nobody to answer to; one that is busy answers by itself.
-    if (number != 0 && control_has_space(machine_.control())) {
-      [[maybe_unused]] const auto sent =
-          send_control(machine_.control(), ControlKind::kRelease, number);
-    }
-  };
-  if (options_.control == nullptr || !options_.control->has_subscribers()) {
-    release();
-  } else {
-    denials_.add(*denial, release);
-  }
-}
-
-void Session::tell(std::string_view event, Json details) {
-  if (options_.control != nullptr) {
-    options_.control->tell(event, std::move(details));
-  }
-}
-
-void Session::watch_network() {
-  options_.network->watch(
-      {.replace =
-           [this](Fd backend, std::function<void(bool)> done) {
-             requests_.send(
-                 ControlKind::kNetwork, {},
-                 [done = std::move(done)](const Result<std::string>& answer) {
-                   done(answer.has_value());
-                 },
-                 std::move(backend));
-           },
-       .host_changed =
-           [this](const std::vector<IpAddress>& addresses, std::function<void(bool)> done) {
-             requests_.send(ControlKind::kHostAddresses, host_addresses_text(addresses),
-                            [done = std::move(done)](const Result<std::string>& answer) {
-                              done(answer.has_value());
-                            });
-           },
-       .restarted =
-           [this](const std::string& how) { tell("network_restarted", {{"message", how}}); },
-       .lost =
-           [this](const std::string& how) {
-             fmt::print(stderr, "msb-vmm: the sandbox has no network any more: {}\n", how);
-             tell("network_lost", {{"message", how}});
-           }});
 }
 
 void Session::on_answer(const ControlMessage& message) {
@@ -405,6 +350,9 @@ void Session::on_hello(const protocol::Frame& frame) {
   }
   if (state_ == State::kStarting) {
     options_.ports->open();
+    if (!command_.exists()) {
+      begin(std::nullopt);
+    }
   }
 }
 
@@ -431,7 +379,8 @@ void Session::on_bye(const protocol::Frame& frame) {
     // called in it.
     outcome_ = {kExitSignal + (restart ? SIGHUP : SIGINT),
                 fmt::format("the sandbox has ended: a process in it called reboot(2) to {}",
-                            restart ? "restart" : "power off")};
+                            restart ? "restart" : "power off"),
+                Cause::kExited};
   }
   expect_end();
   if (!stopping_) {
@@ -457,17 +406,37 @@ void Session::on_guest_closed(const std::optional<Error>& error) {
 
 void Session::start_command() {
   state_ = State::kStarting;
+  if (!command_.exists()) {
+    return;
+  }
   if (auto started = command_.start(); !started) {
     shut_down({kExitLauncher, started.error().message});
   }
 }
 
-void Session::on_started() {
+void Session::on_started(std::uint32_t process) {
   timeline_.mark("command started");
+  begin(process);
+}
+
+void Session::begin(std::optional<std::uint32_t> process) {
   state_ = State::kRunning;
+  limits_.start();
   if (options_.control != nullptr) {
-    options_.control->running();
+    options_.control->running(process);
   }
+  options_.reports->running(process);
+}
+
+void Session::on_detached() {
+  background_ = true;
+  if (auto gone = go_into_background(); !gone) {
+    complain(gone.error().message);
+  }
+  if (options_.control != nullptr) {
+    options_.control->in_background();
+  }
+  options_.reports->detached();
 }
 
 void Session::on_ended(Outcome outcome) {
@@ -483,8 +452,12 @@ void Session::on_lost(const Error& error) {
   if (finished_) {
     return;
   }
+  const bool killed_there = error.code == ECONNRESET;
+  if (killed_there && (stopping_ || state_ == State::kEnding)) {
+    command_.killed();
+  }
   if (stopping_) {
-    settle_stop(error.code == ECONNRESET ? killed() : Outcome{kExitLauncher, error.message});
+    settle_stop(killed_there ? killed() : Outcome{kExitLauncher, error.message});
     expect_end();
     return;
   }
@@ -496,94 +469,6 @@ void Session::on_lost(const Error& error) {
   if (!outcome_) {
     outcome_ = {kExitLauncher, error.message};
   }
-  expect_end();
-}
-
-// --- signals, and the end ---
-
-void Session::on_signal(int signal) {
-  if (finished_) {
-    return;
-  }
-  if (signal == SIGWINCH || signal == SIGCONT) {
-    command_.on_signal(signal);
-    return;
-  }
-  switch (state_) {
-    case State::kBooting:
-    case State::kStarting:
-      finish({kExitSignal + signal, "interrupted before the command had started"});
-      break;
-    case State::kRunning:
-      if (signal == SIGTERM) {
-        stop();
-      } else {
-        on_signal_for_command(signal);
-      }
-      break;
-    case State::kStopping:
-      if (signal == SIGTERM) {
-        shut_down({kExitSignal + SIGKILL, "the command was killed at a second SIGTERM"});
-      } else {
-        on_signal_for_command(signal);
-      }
-      break;
-    case State::kEnding:
-      finish({kExitSignal + signal, ""});
-      break;
-  }
-}
-
-void Session::on_signal_for_command(int signal) {
-  if (signal == SIGINT && ++interrupts_ == kImpatience) {
-    finish({kExitSignal + signal, "the sandbox was ended after three interrupts"});
-  } else {
-    command_.on_signal(signal);
-  }
-}
-
-// Asks everything that was started to end. The guest then ends by itself, with BYE: once all has
-// ended, or when the grace is over.
-void Session::stop() {
-  state_ = State::kStopping;
-  stopping_ = true;
-  tell_stopping();
-  guest_->send(*protocol::encode_shutdown(options_.stop_signal, options_.stop_grace_ms));
-  loop_.timeout(options_.stop_grace_ms * kMillisecond + kShutdownTimeout, stop_timeout_);
-}
-
-// What the command came to, while other processes may still have their grace. BYE can come first:
-// what the command wrote is read at the pace of whoever reads it from us.
-void Session::settle_stop(Outcome outcome) {
-  stopping_ = false;
-  if (!outcome_) {
-    outcome_ = std::move(outcome);
-  }
-  if (machine_is_gone_) {
-    finish({});
-  } else if (announced_) {
-    guest_->close();
-  }
-}
-
-Outcome Session::killed() const {
-  constexpr int kKilled = kExitSignal + SIGKILL;
-  if (options_.stop_grace_ms == 0) {
-    return {kKilled, "the command was killed at once, as --stop-timeout 0 asks for"};
-  }
-  return {kKilled, fmt::format("the command did not end within {} s of being asked to and was "
-                               "killed; give it longer with --stop-timeout",
-                               options_.stop_grace_ms / 1000)};
-}
-
-void Session::shut_down(Outcome outcome) {
-  stopping_ = false;
-  if (!outcome_) {
-    outcome_ = std::move(outcome);
-  }
-  // Nothing in the machine outlives its command.
-  const auto shutdown = protocol::encode_shutdown(0, 0);
-  guest_->send(*shutdown);
   expect_end();
 }
 

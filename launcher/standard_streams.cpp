@@ -40,7 +40,7 @@ OutputWriter::OutputWriter(AsyncIo& io, int fd, std::function<void(int error)> w
       written_callback_(std::move(written)),
       write_([this](std::int32_t result) { on_write(result); }),
       writable_([this](std::int32_t result) {
-        if (result != -ECANCELED) {
+        if (!abandoned_ && result != -ECANCELED) {
           write_more();
         }
       }) {}
@@ -51,13 +51,19 @@ void OutputWriter::write(std::span<const std::byte> bytes) {
   write_more();
 }
 
+void OutputWriter::abandon() {
+  abandoned_ = true;
+  io_.cancel(write_);
+  io_.cancel(writable_);
+}
+
 void OutputWriter::write_more() {
   iovec_ = {bytes_.data() + written_, bytes_.size() - written_};
   io_.write(fd_, {&iovec_, 1}, AsyncIo::kNoOffset, write_);
 }
 
 void OutputWriter::on_write(std::int32_t result) {
-  if (result == -ECANCELED) {
+  if (abandoned_ || result == -ECANCELED) {
     return;
   }
   if (result == -EAGAIN) {

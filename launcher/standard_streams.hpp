@@ -43,6 +43,8 @@ class OutputWriter {
   OutputWriter(AsyncIo& io, int fd, std::function<void(int error)> written);
   // Not while the last one is still being written.
   void write(std::span<const std::byte> bytes);
+  // Gives up what is still being written. `written` is not called for it.
+  void abandon();
 
  private:
   void write_more();
@@ -53,6 +55,7 @@ class OutputWriter {
   std::function<void(int error)> written_callback_;
   std::vector<std::byte> bytes_;
   std::size_t written_ = 0;
+  bool abandoned_ = false;
   iovec iovec_{};
   Operation write_;
   Operation writable_;

@@ -10,6 +10,9 @@
 #include <limits>
 #include <optional>
 
+#include "protocol/msb_boot.h"
+#include "protocol/quote.hpp"
+
 namespace msb::launcher {
 
 namespace {
@@ -118,6 +121,19 @@ Result<std::uint32_t> parse_process_id(std::string_view word) {
     return fail("\"{}\" is no process id; `msb-vmm ps` shows them", word);
   }
   return *id;
+}
+
+Result<void> check_hostname(std::string_view name) {
+  const bool fits = !name.empty() && name.size() <= MSB_BOOT_HOSTNAME_MAX &&
+                    std::ranges::none_of(name, [](char letter) {
+                      const auto code = static_cast<unsigned char>(letter);
+                      return code <= ' ' || code == 0x7f || letter == '/';
+                    });
+  if (!fits) {
+    return fail("--hostname \"{}\" is none: it has 1 to {} letters, without blanks and slashes",
+                protocol::quote(name), MSB_BOOT_HOSTNAME_MAX);
+  }
+  return {};
 }
 
 Result<std::uint32_t> parse_stop_timeout(std::string_view word) {

@@ -24,6 +24,9 @@ Result<std::uint32_t> parse_signal(std::string_view word);
 // A process's id in the exec protocol.
 Result<std::uint32_t> parse_process_id(std::string_view word);
 
+// Fails unless it can be the host name of a sandbox, as the guest's init checks it too.
+Result<void> check_hostname(std::string_view name);
+
 // How long a sandbox may take to stop: seconds, to milliseconds; 0 to 600.
 Result<std::uint32_t> parse_stop_timeout(std::string_view word);
 

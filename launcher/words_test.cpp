@@ -83,6 +83,17 @@ std::vector<std::byte> keys(std::string_view text) {
   return {bytes.begin(), bytes.end()};
 }
 
+TEST_CASE("a host name is what fits into the boot file's line and the kernel") {
+  CHECK(check_hostname("shop.web-1"));
+  CHECK(check_hostname(std::string(64, 'h')));
+  for (const std::string& name :
+       {std::string(), std::string(65, 'h'), std::string("a b"), std::string("a/b"),
+        std::string("a\nlayer x"), std::string("a\0b", 3)}) {
+    CAPTURE(name);
+    CHECK_FALSE(check_hostname(name));
+  }
+}
+
 TEST_CASE("Ctrl-P Ctrl-Q detaches, also in two pieces, and anything else passes") {
   DetachKeys whole;
   CHECK(whole.pass(keys("ab\x10\x11zz")) == keys("ab"));

@@ -72,14 +72,26 @@ Exchange plain(Files::Done<void> done) {
           .fail = failing(std::move(done))};
 }
 
-// LIST and WALK: `fits` says which names may come.
-Exchange entries(bool (*fits)(std::string_view), Files::Entry each,
+// Names that may come in answer to LIST, WALK and DIFF.
+bool is_listed(const FileEntry& entry) {
+  return is_plain_name(entry.name) && entry.fields.change == 0;
+}
+bool is_below(const FileEntry& entry) {
+  return is_path_below(entry.name) && entry.fields.change == 0;
+}
+bool is_change(const FileEntry& entry) {
+  return is_path_below(entry.name) && entry.fields.change != 0;
+}
+
+Exchange entries(bool (*fits)(const FileEntry&), Files::Entry each,
                  Files::Done<std::uint64_t> done) {
   const auto count = std::make_shared<std::uint64_t>(0);
   return {.entry = [fits, each = std::move(each), count](const FileEntry& entry) -> Result<void> {
-            if (!fits(entry.name)) {
+            if (!fits(entry)) {
               return std::unexpected(
-                  Error{"the guest sent a name that leads out of its directory", EPROTO});
+                  Error{"the guest sent a name that leads out of its directory, or is no answer "
+                        "to what was asked",
+                        EPROTO});
             }
             ++*count;
             each(entry);
@@ -350,7 +362,7 @@ void Files::stat(const std::string& path, bool follow, Done<FileEntry> done) {
 
 void Files::list(const std::string& path, Entry each, Done<std::uint64_t> done) {
   state_->begin(encode_file_request(MSB_FILE_LIST, kNoFields, {path}),
-                entries(is_plain_name, std::move(each), std::move(done)));
+                entries(is_listed, std::move(each), std::move(done)));
 }
 
 void Files::walk(const std::string& path, std::uint64_t depth, Entry each,
@@ -358,7 +370,12 @@ void Files::walk(const std::string& path, std::uint64_t depth, Entry each,
   msb_file_request fields = kNoFields;
   fields.length = depth;
   state_->begin(encode_file_request(MSB_FILE_WALK, fields, {path}),
-                entries(is_path_below, std::move(each), std::move(done)));
+                entries(is_below, std::move(each), std::move(done)));
+}
+
+void Files::diff(Entry each, Done<std::uint64_t> done) {
+  state_->begin(encode_file_request(MSB_FILE_DIFF, kNoFields, {"/"}),
+                entries(is_change, std::move(each), std::move(done)));
 }
 
 void Files::read(const std::string& path, std::uint64_t offset, std::uint64_t length, Data data,

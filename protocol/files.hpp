@@ -66,6 +66,9 @@ class Files {
   // `each` gets relative paths without ".." of everything below. `depth`: levels to go down, 0 for
   // all.
   void walk(const std::string& path, std::uint64_t depth, Entry each, Done<std::uint64_t> done);
+  // What the sandbox changed of its image: `each` gets relative paths with an msb_file_change in
+  // `fields.change`, a directory before what is in it.
+  void diff(Entry each, Done<std::uint64_t> done);
   // At most `length` bytes from `offset` on; `done` gets how many came.
   void read(const std::string& path, std::uint64_t offset, std::uint64_t length, Data data,
             Done<std::uint64_t> done);

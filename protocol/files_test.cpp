@@ -2,6 +2,7 @@
 #include "protocol/files.hpp"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <optional>
@@ -325,6 +326,34 @@ TEST_CASE("files may be dropped from inside their own callbacks") {
   wire.say(kOpened + frame_of(MSB_FILE_DATA, "a") + frame_of(MSB_FILE_DATA, "b"));
   CHECK(wire.run_until([&] { return wire.closed(); }));
   CHECK_FALSE(end.over());
+}
+
+TEST_CASE("changes come with their kind, and nothing else does") {
+  const auto ask = [](const std::string& answer, bool diff) {
+    Wire wire;
+    Files files(*wire.loop, std::move(wire.host));
+    wire.say(kOpened + answer);
+    End<std::uint64_t> end;
+    std::string told;
+    const auto each = [&](const FileEntry& found) {
+      told += fmt::format("{}{} ", found.fields.change, found.name);
+    };
+    diff ? files.diff(each, end.done()) : files.walk("/", 0, each, end.done());
+    CHECK(wire.run_until([&] { return end.over(); }));
+    return end.value ? told : "refused: " + end.failure->error.message;
+  };
+  const auto change = [](const std::string& name, std::uint32_t kind) {
+    msb_file_entry fields{};
+    fields.mode = S_IFREG;
+    fields.change = kind;
+    return frame_of(MSB_FILE_ENTRY, fields, name + "\0\0"s);
+  };
+  CHECK(ask(change("etc", MSB_FILE_CHANGED) + change("etc/a", MSB_FILE_DELETED) + done(2), true) ==
+        "2etc 3etc/a ");
+  CHECK(ask(entry("etc") + done(1), true).starts_with("refused"));
+  CHECK(ask(change("../etc", MSB_FILE_ADDED) + done(1), true).starts_with("refused"));
+  CHECK(ask(change("etc", MSB_FILE_ADDED) + done(1), false).starts_with("refused"));
+  CHECK(ask(done(1), true).starts_with("refused"));
 }
 
 }  // namespace

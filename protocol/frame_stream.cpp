@@ -196,10 +196,11 @@ void FrameStream::State::on_write(std::int32_t result) {
   }
 }
 
+// A Unix socket is reset, instead of ended, when what was sent had not been read on the other side.
 void FrameStream::State::on_end(int code) {
   if (greeting_ == Greeting::kExpected) {
     end(ended_before_greeting());
-  } else if (code != 0) {
+  } else if (code != 0 && code != ECONNRESET) {
     end(Error{"the connection to the guest broke", code});
   } else if (!decoder_.at_boundary()) {
     end(Error{"the connection to the guest ended in the middle of a frame", ECONNRESET});

@@ -50,6 +50,24 @@ TEST_CASE("the greeting is skipped, frames follow, and the end is told") {
   connection.loop->drain();
 }
 
+TEST_CASE("an end is an end, also when the other side had something left to read") {
+  Wire connection;
+  std::optional<bool> clean;
+  FrameStream stream(*connection.loop, std::move(connection.host), Connection::kProcess,
+                     FrameStream::Greeting::kNone,
+                     {.frame = [](const Frame&) { return true; },
+                      .closed = [&](const std::optional<Error>& error) { clean = !error; },
+                      .sent = nullptr});
+  stream.send(encode_frame(MSB_STDIN, {}));
+  // It is there, and stays unread: closing the socket resets it.
+  REQUIRE(connection.run_until([&] { return stream.unsent() == 0; }));
+  stream.start();
+  connection.guest.reset();
+  REQUIRE(connection.run_until([&] { return clean.has_value(); }));
+  CHECK(*clean);
+  connection.loop->drain();
+}
+
 TEST_CASE("a paused stream delivers nothing until it is resumed") {
   Wire connection;
   std::string seen;

@@ -20,6 +20,7 @@ constexpr std::uint32_t kProcess = on(Connection::kProcess);
 constexpr std::uint32_t kRequest = on(Connection::kRequest);
 constexpr std::uint32_t kFiles = on(Connection::kFiles);
 constexpr std::uint32_t kTunnel = on(Connection::kTunnel);
+constexpr std::uint32_t kAttached = on(Connection::kAttached);
 
 constexpr std::uint32_t kMaxProgramName = 15;  // TASK_COMM_LEN of Linux, without its 0 byte
 
@@ -53,6 +54,9 @@ constexpr GuestFrame kGuestFrames[] = {
     {MSB_OWNER, "OWNER", kRequest, sizeof(msb_owner), sizeof(msb_owner) + kMaxProgramName},
     {MSB_FILE_DATA, "FILE_DATA", kFiles, 1, MSB_MAX_DATA},
     {MSB_FILE_ENTRY, "FILE_ENTRY", kFiles, sizeof(msb_file_entry) + 2, MSB_MAX_REQUEST},
+    // And what a host's program sends to a supervisor that stands in for the agent.
+    {MSB_ATTACH, "ATTACH", kAttached, sizeof(msb_attach), sizeof(msb_attach)},
+    {MSB_STDIN, "STDIN", kAttached, 0, MSB_MAX_DATA},
 };
 
 constexpr std::size_t kLargestFrame = sizeof(msb_frame_header) + MSB_MAX_DATA;

@@ -17,8 +17,15 @@
 namespace msb::protocol {
 
 // What a connection is for, which decides the frames that a guest may send on it.
-enum class Connection : std::uint8_t { kControl, kProcess, kRequest, kFiles, kTunnel };
-inline constexpr std::uint8_t kConnections = 5;
+enum class Connection : std::uint8_t {
+  kControl,
+  kProcess,
+  kRequest,
+  kFiles,
+  kTunnel,
+  kAttached,  // of a supervisor: a host's program is on the other side of it
+};
+inline constexpr std::uint8_t kConnections = 6;
 
 // A frame, its payload borrowed from the decoder until the next call to it.
 struct Frame {

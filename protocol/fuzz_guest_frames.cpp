@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// libFuzzer target: what a guest may send, from bytes to fields. The first byte chooses the
-// connection, the second how the stream is cut. Seeds: tests/corpus/guest-frames.
+// libFuzzer target: what a guest, or a client of a supervisor, may send, from bytes to fields. The
+// first byte chooses the connection, the second how the stream is cut. Seeds:
+// tests/corpus/guest-frames.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <span>
 
+#include "protocol/agent_frames.hpp"
 #include "protocol/frames.hpp"
 #include "protocol/guest_frames.hpp"
 #include "protocol/msb_exec.h"
@@ -101,6 +103,9 @@ void check(const Frame& frame) {
       break;
     case MSB_FILE_ENTRY:
       check_file_entry(frame);
+      break;
+    case MSB_ATTACH:
+      require(decode_attach(frame) || frame.payload.size() == sizeof(msb_attach));
       break;
     default:
       break;

@@ -203,6 +203,9 @@ Result<FileEntry> decode_file_entry(const Frame& frame) {
   if (fields->reserved != 0) {
     return malformed(frame, "a reserved field is not 0");
   }
+  if (fields->change > MSB_FILE_DELETED) {
+    return malformed(frame, "the kind of change is unknown");
+  }
   const auto names = two_strings(text_behind(frame, sizeof(msb_file_entry)));
   if (!names || (*names)[0].empty()) {
     return malformed(frame, "it is not followed by a name and a target");

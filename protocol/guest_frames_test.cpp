@@ -185,6 +185,9 @@ TEST_CASE("a file has a name, and a target only when it is a link") {
   msb_file_entry reserved{};
   reserved.reserved = 1;
   CHECK_FALSE(decode_file_entry(Made(MSB_FILE_ENTRY, reserved, "a\0\0"s).frame));
+  msb_file_entry unknown{};
+  unknown.change = MSB_FILE_DELETED + 1;
+  CHECK_FALSE(decode_file_entry(Made(MSB_FILE_ENTRY, unknown, "a\0\0"s).frame));
 }
 
 }  // namespace

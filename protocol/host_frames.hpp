@@ -52,7 +52,7 @@ struct ProcessSpec {
 
 // What ATTACH says.
 struct AttachSpec {
-  std::uint32_t process = 0;
+  std::uint32_t process = 0;  // 0: the command of a supervisor that is asked
   // Of the first byte wanted of standard output, standard error and the channel; MSB_OFFSET_END for
   // only what is written from now on.
   std::array<std::uint64_t, MSB_STREAMS> offsets{};
@@ -88,7 +88,7 @@ Result<FrameBytes> encode_connect_tcp(std::uint32_t port);
 Result<FrameBytes> encode_connect_udp(std::uint32_t port);
 Result<FrameBytes> encode_connect_unix(const std::string& path);
 
-// `type`: MSB_FILE_STAT to MSB_FILE_UNPACK. Every path must be absolute, but for the target of
+// `type`: MSB_FILE_STAT to MSB_FILE_UNPACK, or MSB_FILE_DIFF. Every path must be absolute, but for the target of
 // SYMLINK, which comes first.
 Result<FrameBytes> encode_file_request(std::uint32_t type, const msb_file_request& fields,
                                        std::initializer_list<std::string> paths);

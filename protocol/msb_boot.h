@@ -7,6 +7,10 @@
  * key, one space and a value that runs to the end of the line:
  *
  *   hostname NAME   at most once
+ *   processes N     of the sandbox there are at most so many, and threads, at a time:
+ * MSB_BOOT_PROCESSES_MIN to MSB_BOOT_PROCESSES_MAX; at most once
+ *   upper DEVICE    the block device, "vda" to "vdz", whose ext4 file system holds the writable
+ * layer; at most once. Without it the writable layer is in memory
  *   layer PATH      an EROFS image, relative to the virtio-fs root; one line per layer, lowest
  * first, at least one unless there is a root
  *   root PATH       instead of layers: a directory, relative to the virtio-fs root, that is the
@@ -44,6 +48,10 @@
 
 #define MSB_BOOT_MAGIC "msb-boot 1"
 #define MSB_BOOT_MAX 65536u
+/* of "processes" */
+#define MSB_BOOT_PROCESSES_MIN 16u
+#define MSB_BOOT_PROCESSES_MAX 4194304u
+#define MSB_BOOT_HOSTNAME_MAX 64u /* __NEW_UTS_LEN (include/uapi/linux/utsname.h) */
 #define MSB_BOOT_FILE "boot"
 #define MSB_BOOT_TAG "msb" /* tag of the virtio-fs device */
 

@@ -104,8 +104,10 @@ enum msb_frame_type {
   MSB_FILE_PACK = 140,     /* path: DATA, a tar stream of what is below it */
   MSB_FILE_UNPACK = 141,   /* path: the host sends DATA, a tar stream, the last one empty */
   /* both ways on a file connection */
-  MSB_FILE_DATA = 142, /* bytes; from the host, an empty one ends them */
-  MSB_FILE_ENTRY = 143 /* struct msb_file_entry, name, target of a symbolic link */
+  MSB_FILE_DATA = 142,  /* bytes; from the host, an empty one ends them */
+  MSB_FILE_ENTRY = 143, /* struct msb_file_entry, name, target of a symbolic link */
+  /* and one more request */
+  MSB_FILE_DIFF = 144 /* path "/": ENTRY for each path that differs from the image */
 };
 
 struct msb_hello {
@@ -384,7 +386,14 @@ struct msb_file_entry {
   uint64_t device;     /* of a device node: st_rdev */
   int64_t modified_ns; /* since 1970 */
   int64_t changed_ns;
-  uint64_t reserved; /* 0 */
+  uint32_t change;   /* DIFF: enum msb_file_change; else 0 */
+  uint32_t reserved; /* 0 */
+};
+
+enum msb_file_change {
+  MSB_FILE_ADDED = 1,   /* the image has no such path */
+  MSB_FILE_CHANGED = 2, /* a directory: it, or something below it */
+  MSB_FILE_DELETED = 3  /* the entry is the image's; what was below it is gone as well */
 };
 
 #endif

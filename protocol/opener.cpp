@@ -112,7 +112,7 @@ Result<std::uint32_t> parse_connect(std::string_view line) {
     return fail("a connection must begin with \"CONNECT <port>\"");
   }
   const auto port = parse_number(line.substr(kConnect.size()));
-  if (!port || *port == 0 || *port == kAnyPort) {
+  if (!port || *port == kAnyPort) {
     return fail("a connection asked for what is no port");
   }
   return *port;

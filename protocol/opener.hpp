@@ -32,6 +32,10 @@ bool is_greeting(std::string_view line);
 Error not_a_sandbox();          // code EPROTO
 Error ended_before_greeting();  // code ECONNRESET
 
+// Of a sandbox's socket: no port of the guest's, but the sandbox's supervisor, which is attached to
+// as if it were the agent and its command the only process (docs/exec-protocol.md).
+inline constexpr std::uint32_t kSupervisorPort = 0;
+
 // The request's line. parse_connect() takes it without its newline.
 inline constexpr std::size_t kMaxConnectLine = 18;
 std::string connect_line(std::uint32_t guest_port);  // with its newline

@@ -89,9 +89,10 @@ TEST_CASE("lines are what both sides take them for") {
     CHECK_FALSE(is_greeting(line));
   }
   CHECK(connect_line(4294967295U).size() == kMaxConnectLine + 1);
+  CHECK(parse_connect("CONNECT 0") == kSupervisorPort);
   CHECK(parse_connect("CONNECT 1") == 1U);
   CHECK(parse_connect("CONNECT 4294967294") == 4294967294U);
-  for (const char* line : {"", "CONNECT", "CONNECT ", "CONNECT 0", "CONNECT 4294967295",
+  for (const char* line : {"", "CONNECT", "CONNECT ", "CONNECT 4294967295",
                            "CONNECT 4294967296", "CONNECT -1", "CONNECT 1 ", "CONNECT  1",
                            "CONNECT 0x1", "connect 1", "GET / HTTP/1.1\r", "CONNECT 1025\r"}) {
     CAPTURE(line);

@@ -128,7 +128,7 @@ void Process::State::on_attached(const Frame& frame) {
     break_off(attached ? out_of_place(frame) : attached.error());
     return;
   }
-  if (attached->process != request_.attach->process) {
+  if (request_.attach->process != 0 && attached->process != request_.attach->process) {
     break_off({fmt::format("the guest attached to process {} instead of {}", attached->process,
                            request_.attach->process),
                EPROTO});

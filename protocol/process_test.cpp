@@ -238,6 +238,17 @@ TEST_CASE("attaching goes on at the offset that the agent names, with what input
   CHECK(wire.run_until([&] { return seen.exited.has_value(); }));
 }
 
+TEST_CASE("who attaches to a supervisor's command learns its id") {
+  Wire wire;
+  Seen seen;
+  const AttachSpec asked{.process = 0, .offsets = {MSB_OFFSET_END, MSB_OFFSET_END, MSB_OFFSET_END}};
+  Process process = Process::attach(*wire.loop, std::move(wire.host), asked, seen.events());
+  wire.say("OK 1\n" + frame_of(MSB_ATTACHED, attached_at(5)) + exited(7, 5));
+  CHECK(wire.run_until([&] { return seen.over(); }));
+  CHECK(seen.attached->process == 7);
+  CHECK(seen.exited);
+}
+
 TEST_CASE("an input that was ended before cannot be written") {
   Wire wire;
   Seen seen;

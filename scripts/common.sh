@@ -44,10 +44,10 @@ build_preset() {
 }
 
 # Here and not at the first run: that may be in the emulated host, where it takes ten times as long.
-convert_images() {
+load_images() {
   local tag
   for tag in base python node tools; do
-    build/release/bin/msb-vmm prepare --image "build/images:$tag"
+    build/release/bin/msb load --quiet --input "build/images:$tag" --name "$tag"
   done
 }
 
@@ -58,7 +58,7 @@ prepare() {
   step "initramfs" initramfs/build
   step "msb, msb-vmm (preset release)" build_preset release msb msb-vmm msb-machine
   step "images" scripts/images
-  step "images' layers, converted" convert_images
+  step "images, into the store" load_images
 }
 
 # Decides where guests run. Sets `place` and `guest_host`, the command to put in front of others: the real KVM where the

@@ -71,6 +71,9 @@ class Files(Requests):
     def walk(self, path, levels=0):
         return self.counted_entries(Type.FILE_WALK, path, length=levels)
 
+    def diff(self):
+        return {entry.name: entry.change for entry in self.counted_entries(Type.FILE_DIFF, "/")}
+
     def read(self, path, offset=0, length=END):
         data, count = self.data(Type.FILE_READ, path, offset=offset, length=length)
         if count != len(data) or count > length:

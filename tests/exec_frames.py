@@ -66,6 +66,7 @@ class Type(enum.IntEnum):
     FILE_UNPACK = 141
     FILE_DATA = 142
     FILE_ENTRY = 143
+    FILE_DIFF = 144
 
 
 # What the agent may send outside of the control connection: least and most bytes of payload.
@@ -301,12 +302,13 @@ class Entry:
     device: int
     modified_ns: int
     changed_ns: int
+    change: int
     name: str
     target: str
 
     @classmethod
     def parse(cls, payload):
-        *fields, zero = struct.unpack_from("<4I3Q2qQ", payload)
+        *fields, zero = struct.unpack_from("<4I3Q2q2I", payload)
         if zero != 0:
             raise ProtocolError(f"ENTRY with a reserved field of {zero}")
         return cls(*fields, *map(os.fsdecode, take_strings(payload[64:], 2)))

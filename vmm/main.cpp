@@ -52,11 +52,36 @@ class Timeline {
   ::_exit(status);
 }
 
+// How long a guest may take to end in order when its launcher is gone.
+constexpr unsigned kOrphanSeconds = 5;
+
+// Whether the guest is then given that time; on the loop's thread.
+bool outlives_launcher = false;
+
 void report(ControlKind kind, std::uint32_t value, std::string_view text,
             std::span<const int> descriptors = {}) {
-  if (!send_control(kControlDescriptor, kind, value, text, descriptors)) {
-    finish(EXIT_FAILURE);  // the launcher is gone
+  // A launcher that is gone is found by Control as well, where it matters. Descriptors are closed
+  // by whoever has them, which is how the guest learns that nobody takes its connections any more.
+  if (!send_control(kControlDescriptor, kind, value, text, descriptors) && !outlives_launcher) {
+    finish(EXIT_FAILURE);
   }
+}
+
+// The limit holds whatever this process is busy with: SIGALRM ends it.
+void end_soon(int /*signal*/) {
+  ::alarm(kOrphanSeconds);
+}
+
+// From here on the launcher's death is no longer this process's own at once.
+void outlive_launcher() {
+  struct sigaction action{};
+  action.sa_handler = end_soon;
+  action.sa_flags = SA_RESTART;
+  ::sigaction(SIGUSR2, &action, nullptr);
+  ::prctl(PR_SET_PDEATHSIG, SIGUSR2);
+  // A host that shuts down asks everybody to end; the launcher then ends the guest in order.
+  ::signal(SIGTERM, SIG_IGN);
+  outlives_launcher = true;
 }
 
 [[noreturn]] void finish_with(const Error& error) {
@@ -108,13 +133,32 @@ class Control {
       auto message = receive_control(kControlDescriptor);
       if (!message) {
         if (message.error().code != EAGAIN) {
-          finish(EXIT_SUCCESS);  // the launcher is gone, and so is whom the guest works for
+          lose_launcher();
+          return;
         }
         break;
       }
       handle(*message);
     }
     watch();
+  }
+
+  // Whom the guest works for is gone. Its init sees that its control connection is closed, ends
+  // everything and writes it back.
+  void lose_launcher() {
+    if (!outlives_launcher) {
+      finish(EXIT_SUCCESS);
+    }
+    end_soon(0);
+    orphaned_ = true;
+    machine_.resume();
+  }
+
+  void on_paused(std::uint32_t request) {
+    report(ControlKind::kDone, request, {});
+    if (orphaned_) {
+      loop_.post([this] { machine_.resume(); });  // not while the devices still come to rest
+    }
   }
 
   void handle(ControlMessage& message) {
@@ -126,7 +170,7 @@ class Control {
         }  // else there was no room for it: it is closed, as when the guest refuses
         return;
       case ControlKind::kPause:
-        machine_.pause([request] { report(ControlKind::kDone, request, {}); });
+        machine_.pause([this, request] { on_paused(request); });
         return;
       case ControlKind::kResume:
         machine_.resume();
@@ -238,6 +282,7 @@ class Control {
   Loop& loop_;
   vmm::Machine& machine_;
   Operation readable_;
+  bool orphaned_ = false;
 };
 
 [[noreturn]] void run_probe() {
@@ -253,6 +298,9 @@ class Control {
   auto config = MachineConfig::from_json(message.text);
   if (!config) {
     finish_with(config.error());
+  }
+  if (config->outlive_launcher) {
+    outlive_launcher();
   }
   timeline.mark("configured");
   auto loop = Loop::create();

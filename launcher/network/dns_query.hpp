@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/async_io.hpp"
-#include "launcher/network/socket_address.hpp"
+#include "base/socket_address.hpp"
 
 namespace msb::launcher {
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <string_view>
 
-#include "launcher/network/socket_address.hpp"
+#include "base/socket_address.hpp"
 
 namespace msb::launcher {
 

@@ -6,7 +6,7 @@
 
 #include <array>
 
-#include "launcher/network/socket_address.hpp"
+#include "base/socket_address.hpp"
 
 namespace msb::launcher {
 

@@ -13,8 +13,8 @@
 #include <optional>
 
 #include "base/fd.hpp"
+#include "base/socket_address.hpp"
 #include "launcher/network/ip_text.hpp"
-#include "launcher/network/socket_address.hpp"
 
 namespace msb::launcher {
 

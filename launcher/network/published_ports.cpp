@@ -72,7 +72,11 @@ Result<Fd> bind_port(const PublishWords& words) {
 struct PublishedPorts::TcpPort {
   TcpPort(PublishedPorts& owner, Fd socket, std::uint16_t guest_port)
       : connections(
-            owner.io_, owner.limits_.connections, [&owner] { owner.accept_more(); },
+            owner.io_, owner.limits_.connections,
+            [&owner] {
+              owner.accept_more();
+              owner.tell();
+            },
             owner.limits_.times),
         listener(owner.io_, std::move(socket),
                  {.has_room = [this, &owner] { return owner.has_room(*this); },
@@ -81,6 +85,7 @@ struct PublishedPorts::TcpPort {
                         // Cannot fail: 0 is not published.
                         connections.add(std::move(client), owner.opener_,
                                         *protocol::encode_connect_tcp(guest_port));
+                        owner.tell();
                       }}) {}
   TunnelRelays connections;
   TcpListener listener;
@@ -129,6 +134,21 @@ bool PublishedPorts::has_room(const TcpPort& port) const {
     taken += &each != &port && count == 0 ? 1 : count;
   }
   return taken < limits_.connections || port.connections.count() == 0;
+}
+
+void PublishedPorts::watch(Watcher watcher) {
+  connections_ = std::move(watcher.connections);
+  flows_.watch(std::move(watcher.datagram));
+}
+
+void PublishedPorts::tell() const {
+  if (connections_) {
+    std::size_t count = 0;
+    for (const TcpPort& port : tcp_ports_) {
+      count += port.connections.count();
+    }
+    connections_(count);
+  }
 }
 
 void PublishedPorts::open() {

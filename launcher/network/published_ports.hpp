@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <span>
@@ -11,8 +12,8 @@
 #include <vector>
 
 #include "base/async_io.hpp"
+#include "base/publish.hpp"
 #include "base/result.hpp"
-#include "launcher/network/publish.hpp"
 #include "launcher/network/tcp_listener.hpp"
 #include "launcher/network/tunnel_relays.hpp"
 #include "launcher/network/udp_flows.hpp"
@@ -52,6 +53,13 @@ class PublishedPorts {
 
   // In the order of the words.
   [[nodiscard]] const std::vector<PublishedPort>& list() const { return list_; }
+  // Who wants to know what happens: how many TCP connections there are when that has changed, and
+  // each datagram that passes, in either direction. To be called before open().
+  struct Watcher {
+    std::function<void(std::size_t)> connections;
+    std::function<void()> datagram;
+  };
+  void watch(Watcher watcher);
   // Starts to serve.
   void open();
   // Gives the ports back and ends every connection.
@@ -64,6 +72,7 @@ class PublishedPorts {
   Result<void> add(const PublishWords& words);
   [[nodiscard]] bool has_room(const TcpPort& port) const;
   void accept_more();
+  void tell() const;
 
   AsyncIo& io_;
   const protocol::Opener opener_;
@@ -71,6 +80,7 @@ class PublishedPorts {
   const Limits limits_;
   std::list<TcpPort> tcp_ports_;
   UdpFlows flows_;
+  std::function<void(std::size_t)> connections_;  // of the watcher
 };
 
 }  // namespace msb::launcher

@@ -75,6 +75,27 @@ TEST_CASE_FIXTURE(Fixture, "what is bound is listed with its real port") {
   CHECK(ports->list()[2].host_port != 0);
 }
 
+TEST_CASE_FIXTURE(Fixture, "who watches is told how many connections there are, and of datagrams") {
+  REQUIRE(create({"0:80", "0:53/udp"}));
+  std::size_t count = 0;
+  int datagrams = 0;
+  ports->watch(
+      {.connections = [&](std::size_t now) { count = now; }, .datagram = [&] { ++datagrams; }});
+  ports->open();
+  {
+    const Peer client = this->client();
+    FakeAgent::accept(asked(80));
+    CHECK(run_until([&] { return count == 1; }));
+    CHECK(datagrams == 0);
+  }
+  agent.connections.clear();
+  CHECK(run_until([&] { return count == 0; }));
+  const Peer sender = connect_socket(SOCK_DGRAM, host(1));
+  sender.say("datagram");
+  CHECK(run_until([&] { return datagrams == 1; }));
+  CHECK(count == 0);
+}
+
 TEST_CASE_FIXTURE(Fixture, "a port that is in use is named, and nothing stays bound") {
   for (const int type : {SOCK_STREAM, SOCK_DGRAM}) {
     const Fd taken = bind_socket(type);

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "launcher/network/socket_address.hpp"
+#include "base/socket_address.hpp"
 
 namespace msb::launcher {
 

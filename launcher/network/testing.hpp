@@ -20,7 +20,7 @@
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
-#include "launcher/network/socket_address.hpp"
+#include "base/socket_address.hpp"
 #include "protocol/msb_exec.h"
 #include "protocol/opener.hpp"
 #include "protocol/testing/wire.hpp"

@@ -250,6 +250,9 @@ void UdpFlows::refuse(Flow& flow) {
 void UdpFlows::touch(Position flow) {
   flow->used = Clock::now();
   flows_.splice(flows_.begin(), flows_, flow);
+  if (used_) {
+    used_();
+  }
 }
 
 void UdpFlows::end(Position flow) {

@@ -6,18 +6,20 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <tuple>
+#include <utility>
 
 #include "base/async_io.hpp"
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "base/socket_address.hpp"
 #include "launcher/network/datagram_stream.hpp"
-#include "launcher/network/socket_address.hpp"
 #include "protocol/guest_frames.hpp"
 #include "protocol/opener.hpp"
 #include "protocol/tunnel.hpp"
@@ -42,6 +44,8 @@ class UdpFlows {
 
   // Takes a bound socket in non-blocking mode. Fails when it cannot be set up.
   Result<void> add(Fd socket, std::uint16_t guest_port);
+  // `used` runs with each datagram that passes, in either direction.
+  void watch(std::function<void()> used) { used_ = std::move(used); }
   // Starts to serve.
   void open();
   void close();
@@ -97,6 +101,7 @@ class UdpFlows {
   AsyncIo& io_;
   const protocol::Opener opener_;
   const Limits limits_;
+  std::function<void()> used_;
   bool open_ = false;
   std::list<Port> ports_;
   std::list<Flow> flows_;  // the one that was used last first

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`msb` on a terminal of its own, whose keys a test presses and whose text it reads."""
+"""`msb`, or another program, on a terminal of its own, whose keys a test presses and whose text it reads."""
 
 import fcntl
 import os
@@ -16,13 +16,13 @@ SECONDS = 30
 
 
 class Terminal:
-    def __init__(self, msb, *arguments, columns=100):
+    def __init__(self, msb, *arguments, columns=100, program=MSB, pass_fds=()):
         self.ours, self.theirs = pty.openpty()
         fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("<HHHH", 30, columns, 0, 0))
         self.before = termios.tcgetattr(self.theirs)
         self.text = ""
-        self.process = subprocess.Popen([MSB, *arguments], stdin=self.theirs, stdout=self.theirs, stderr=self.theirs,
-                                        env=msb.environment | {"TERM": "xterm"}, start_new_session=True,
+        self.process = subprocess.Popen([program, *arguments], stdin=self.theirs, stdout=self.theirs, stderr=self.theirs,
+                                        env=msb.environment | {"TERM": "xterm"}, start_new_session=True, pass_fds=pass_fds,
                                         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
 
     def __enter__(self):

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/diff.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "cli/target.hpp"
+#include "oci/printable.hpp"
+#include "protocol/msb_exec.h"
+#include "sandbox/file_client.hpp"
+
+namespace msb::cli {
+
+namespace {
+
+// Of the names together: more is not for reading any more, and a guest could send it without end.
+constexpr std::size_t kMaxBytes = std::size_t{512} << 20;
+constexpr std::size_t kOverhead = 64;     // of each, beside its name
+constexpr std::size_t kMaxShown = 16384;  // bytes of a path
+
+struct Change {
+  std::string path;
+  std::uint32_t kind = 0;  // enum msb_file_change
+};
+
+std::string_view letter(std::uint32_t kind) {
+  return kind == MSB_FILE_ADDED ? "A" : kind == MSB_FILE_CHANGED ? "C" : "D";
+}
+
+std::string_view word(std::uint32_t kind) {
+  return kind == MSB_FILE_ADDED ? "added" : kind == MSB_FILE_CHANGED ? "changed" : "deleted";
+}
+
+Result<std::vector<Change>> read_changes(const std::string& agent_socket) {
+  auto client = sandbox::FileClient::connect(agent_socket);
+  if (!client) {
+    return std::unexpected(client.error());
+  }
+  std::vector<Change> changes;
+  std::size_t bytes = 0;
+  auto done = client->diff([&](const protocol::FileEntry& entry) {
+    bytes += entry.name.size() + kOverhead;
+    changes.push_back({"/" + entry.name, entry.fields.change});
+    return bytes <= kMaxBytes;
+  });
+  if (!done) {
+    return std::unexpected(done.error());
+  }
+  if (bytes > kMaxBytes) {
+    return fail("the sandbox names more than {} changed paths", changes.size());
+  }
+  std::ranges::sort(changes, {}, &Change::path);
+  return changes;
+}
+
+}  // namespace
+
+Result<void> print_diff(const std::string& agent_socket, Format format) {
+  const auto changes = read_changes(agent_socket);
+  if (!changes) {
+    return std::unexpected(changes.error());
+  }
+  if (format == Format::kJson) {
+    Json documents = Json::array();
+    for (const Change& change : *changes) {
+      documents.push_back({{"path", change.path}, {"change", word(change.kind)}});
+    }
+    return print_json(documents);
+  }
+  std::string lines;
+  for (const Change& change : *changes) {
+    lines += fmt::format("{} {}\n", letter(change.kind), oci::printable(change.path, kMaxShown));
+  }
+  return print(lines);
+}
+
+Result<void> diff(const DiffWords& words) {
+  const auto targets = Targets::look(words.file);
+  if (!targets) {
+    return std::unexpected(targets.error());
+  }
+  const auto target = targets->find_running(words.name);
+  if (!target) {
+    return std::unexpected(target.error());
+  }
+  return print_diff(target->running->agent_socket(), words.format);
+}
+
+}  // namespace msb::cli

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Commands in sandboxes that run, or that are started to be entered.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.hpp"
+#include "cli/starting.hpp"
+#include "cli/target.hpp"
+#include "sandbox/launch.hpp"
+
+namespace msb::cli {
+
+// How a command is run in a sandbox that runs.
+struct ExecWords {
+  std::vector<std::string> command;
+  bool image_command = false;     // behind the image's entrypoint; empty: the image's own
+  std::vector<std::string> envs;  // NAME=VALUE, or NAME for the caller's own
+  std::string workdir;
+  std::string user;
+  std::string timeout;
+  bool detach = false;
+  bool no_terminal = false;
+};
+
+// Runs it with the environment, directory and user of the sandbox's own command. Becomes msb-vmm,
+// so that it returns only when that fails.
+Result<int> exec_in(const sandbox::Running& running, const ExecWords& words);
+
+// The same in a sandbox that keeps its state: when it does not run, it is started with nothing in
+// it first, and ends a little after the last of those who entered has left.
+Result<int> enter(Begin begin_words, const ExecWords& words);
+
+}  // namespace msb::cli

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/project.hpp"
+
+#include <fmt/ranges.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "base/home.hpp"
+#include "cli/target.hpp"
+#include "cli/text.hpp"
+#include "oci/printable.hpp"
+#include "sandbox/disk.hpp"
+#include "sandbox/files.hpp"
+#include "sandbox/project.hpp"
+#include "sandbox/sandboxfile_edit.hpp"
+#include "sandbox/state_directory.hpp"
+
+namespace msb::cli {
+
+namespace {
+
+namespace fs = std::filesystem;
+using sandbox::Json;
+
+constexpr std::string_view kEmpty = "# Sandbox configurations\nsandboxes:\n";
+constexpr std::string_view kIgnored = "menv/";
+constexpr std::size_t kMaxText = 1024 * 1024;
+
+bool has_line(std::string_view text, std::string_view line) {
+  return fmt::format("\n{}\n", text).find(fmt::format("\n{}\n", line)) != std::string::npos;
+}
+
+// Adds menv to a .gitignore that does not have it.
+Result<void> ignore_state(const fs::path& directory) {
+  const std::string path = directory / ".gitignore";
+  const auto present = sandbox::read_file(path, kMaxText);
+  if (!present) {
+    return std::unexpected(present.error());
+  }
+  std::string text = present->value_or("");
+  if (has_line(text, kIgnored) || has_line(text, "menv")) {
+    return {};
+  }
+  text += text.empty() || text.ends_with('\n') ? "" : "\n";
+  return sandbox::write_file(path, fmt::format("{}{}\n", text, kIgnored), 0644);
+}
+
+// Keeps the permissions that the file has.
+Result<void> save(const sandbox::Project& project, const std::string& text) {
+  struct stat status{};
+  const bool known = ::stat(project.file.c_str(), &status) == 0;
+  return sandbox::write_file(project.file, text, known ? status.st_mode & 0777 : 0644);
+}
+
+std::string state_word(const std::optional<sandbox::Running>& running,
+                       const std::optional<sandbox::ExitRecord>& record) {
+  if (running) {
+    return "running";
+  }
+  if (!record) {
+    return "never ran";
+  }
+  if (record->cause == "failed") {
+    return "failed";
+  }
+  return fmt::format("{} ({})", record->cause == "exited" ? "ended" : record->cause,
+                     record->status);
+}
+
+// What is removed of a sandbox has to be one's state: a directory that this program made.
+Result<std::uint64_t> remove_state(const sandbox::StateDirectory& state, const std::string& name) {
+  const auto directory = sandbox::open_directory(state.path());
+  if (!directory) {
+    return std::unexpected(directory.error());
+  }
+  if (!*directory) {
+    return 0;
+  }
+  const auto lock = state.lock();
+  if (!lock) {
+    return std::unexpected(lock.error());
+  }
+  if (!*lock) {
+    return fail("'{0}' is running; `msb down {0}` first", name);
+  }
+  const std::uint64_t space = sandbox::space_of(state.disk());
+  auto removed = sandbox::remove_tree(state.path());
+  return removed ? Result<std::uint64_t>(space) : std::unexpected(removed.error());
+}
+
+Result<void> tell_cleaned(std::string_view what, std::uint64_t space) {
+  return print(fmt::format("Removed what {} had kept ({})\n", what, format_size(space)));
+}
+
+}  // namespace
+
+Result<void> init(const std::string& where) {
+  std::error_code error;
+  const fs::path path = where.empty()                    ? fs::path(sandbox::kSandboxfile)
+                        : fs::is_directory(where, error) ? fs::path(where) / sandbox::kSandboxfile
+                                                         : fs::path(where);
+  if (fs::exists(path, error)) {
+    return fail("'{}' exists already; `msb add NAME --image IMAGE` adds a sandbox to it",
+                oci::printable(path.string()));
+  }
+  if (auto written = sandbox::write_file(path, kEmpty, 0644); !written) {
+    return written;
+  }
+  const fs::path directory = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  if (auto ignored = ignore_state(directory); !ignored) {
+    return ignored;
+  }
+  return print(
+      fmt::format("Made {}; `msb add NAME --image IMAGE` adds a sandbox\n", path.string()));
+}
+
+Result<void> add(const AddWords& words, const SpecWords& spec_words) {
+  const auto project = open_project(words.file);
+  if (!project) {
+    return std::unexpected(project.error());
+  }
+  auto spec = make_spec(words.image, spec_words);
+  if (!spec) {
+    return std::unexpected(spec.error());
+  }
+  spec->depends_on = words.depends_on;
+  spec->command = words.command;
+  for (const std::string& script : words.scripts) {
+    const std::size_t equals = script.find('=');
+    if (equals == 0 || equals == std::string::npos) {
+      return fail("--script \"{}\" is not NAME=COMMAND", oci::printable(script));
+    }
+    spec->scripts[script.substr(0, equals)] = script.substr(equals + 1);
+  }
+  if (!words.start.empty()) {
+    spec->scripts["start"] = words.start;
+  }
+  std::string text = project->text;
+  for (const std::string& name : words.names) {
+    auto added = sandbox::add_sandbox(text, name, *spec);
+    if (!added) {
+      return std::unexpected(added.error());
+    }
+    text = std::move(*added);
+  }
+  if (auto saved = save(*project, text); !saved) {
+    return saved;
+  }
+  return print(fmt::format("Added {} to {}\n", fmt::join(words.names, ", "), project->shown));
+}
+
+Result<void> remove(const std::string& file, const std::vector<std::string>& names) {
+  const auto project = open_project(file);
+  if (!project) {
+    return std::unexpected(project.error());
+  }
+  for (const std::string& name : names) {
+    if (const auto entry = project->get(name); !entry) {
+      return std::unexpected(entry.error());
+    }
+  }
+  const auto text = sandbox::remove_sandboxes(project->text, names);
+  if (!text) {
+    return std::unexpected(text.error());
+  }
+  if (auto saved = save(*project, *text); !saved) {
+    return saved;
+  }
+  return print(fmt::format("Removed {} from {}; what it has kept stays until `msb clean {}`\n",
+                           fmt::join(names, ", "), project->shown, fmt::join(names, " ")));
+}
+
+Result<void> list(const std::string& file, Format format) {
+  const auto project = open_project(file);
+  if (!project) {
+    return std::unexpected(project.error());
+  }
+  Json documents = Json::array();
+  std::string lines;
+  for (const auto& entry : project->content.sandboxes) {
+    lines += entry.name + "\n";
+    documents.push_back({{"name", entry.name},
+                         {"image", entry.spec.image},
+                         {"depends_on", entry.spec.depends_on},
+                         {"ports", entry.spec.ports}});
+  }
+  return format == Format::kJson ? print_json(documents) : print(lines);
+}
+
+Result<void> status(const std::string& file, const std::vector<std::string>& names, Format format) {
+  const auto project = open_project(file);
+  const auto targets = project ? Targets::look(project->file) : std::unexpected(project.error());
+  if (!targets) {
+    return std::unexpected(targets.error());
+  }
+  for (const std::string& name : names) {
+    if (const auto entry = project->get(name); !entry) {
+      return std::unexpected(entry.error());
+    }
+  }
+  Json documents = Json::array();
+  std::vector<std::vector<std::string>> rows = {{"NAME", "STATUS", "IMAGE", "DISK"}};
+  std::string failures;
+  for (const auto& entry : project->content.sandboxes) {
+    if (!names.empty() && std::ranges::count(names, entry.name) == 0) {
+      continue;
+    }
+    const sandbox::Identity who = project->identity(entry.name);
+    const sandbox::StateDirectory state(who.state);
+    const auto running = targets->running(who);
+    const auto record = running ? std::nullopt : state.exit_record();
+    if (!record) {
+      return std::unexpected(record.error());
+    }
+    const std::uint64_t space = sandbox::space_of(state.disk());
+    rows.push_back(
+        {entry.name, state_word(running, *record), entry.spec.image, format_size(space)});
+    Json document = {{"name", entry.name},
+                     {"running", running.has_value()},
+                     {"image", entry.spec.image},
+                     {"disk_usage", space}};
+    if (running) {
+      document["id"] = running->id;
+    }
+    if (*record) {
+      document["exit"] = {{"status", (*record)->status},
+                          {"cause", (*record)->cause},
+                          {"message", (*record)->message},
+                          {"ended_ms", (*record)->ended_ms},
+                          {"kernel", (*record)->kernel}};
+    }
+    if (*record && (*record)->cause == "failed") {
+      failures += fmt::format("\n{} failed: {}\n", entry.name, (*record)->message);
+      for (const std::string& line : (*record)->kernel) {
+        failures += fmt::format("  {}\n", oci::printable(line));
+      }
+    }
+    documents.push_back(std::move(document));
+  }
+  return format == Format::kJson ? print_json(documents) : print(format_table(rows) + failures);
+}
+
+Result<void> clean(const CleanWords& words) {
+  if (words.user || words.all) {
+    const auto home = home_directory();
+    if (!home) {
+      return std::unexpected(home.error());
+    }
+    if (!words.force) {
+      return fail("this removes all images and installed sandboxes in '{}': add --force", *home);
+    }
+    const auto running = sandbox::list_running();
+    if (!running) {
+      return std::unexpected(running.error());
+    }
+    if (!running->empty()) {
+      return fail("'{}' is running; end what runs first (`msb ps`)", running->front().who.name);
+    }
+    for (const char* part : {"scratch", "installed", "layers", "blobs"}) {
+      if (auto removed = sandbox::remove_tree(fmt::format("{}/{}", *home, part)); !removed) {
+        return removed;
+      }
+    }
+    for (const char* file : {"images.db", "images.db-wal", "images.db-shm", "consents.json"}) {
+      std::error_code error;
+      fs::remove(fmt::format("{}/{}", *home, file), error);
+    }
+    if (auto printed = print(fmt::format("Removed what is in {}\n", *home));
+        !printed || !words.all) {
+      return printed;
+    }
+  }
+  const auto project = open_project(words.file);
+  if (!project) {
+    return std::unexpected(project.error());
+  }
+  for (const std::string& name : words.names) {
+    if (auto checked = sandbox::check_name(name); !checked) {
+      return checked;
+    }
+    const sandbox::StateDirectory state(project->identity(name).state);
+    if (!state.exists()) {
+      if (const auto entry = project->get(name); !entry) {
+        return std::unexpected(entry.error());
+      }
+    }
+    const auto space = remove_state(state, name);
+    if (!space) {
+      return std::unexpected(space.error());
+    }
+    if (auto told = tell_cleaned(name, *space); !told) {
+      return told;
+    }
+  }
+  if (!words.names.empty()) {
+    return {};
+  }
+  if (!words.force) {
+    return fail("this removes what all sandboxes of {} have kept: name one, or add --force",
+                project->shown);
+  }
+  const auto folder = sandbox::open_directory(project->state_folder());
+  if (!folder) {
+    return std::unexpected(folder.error());
+  }
+  std::uint64_t space = 0;
+  std::error_code error;
+  std::vector<std::string> names;
+  for (auto entry = fs::directory_iterator(project->state_folder(), error);
+       !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    if (entry->is_directory(error) && !entry->is_symlink(error)) {
+      names.push_back(entry->path().filename().string());
+    }
+  }
+  for (const std::string& name : names) {
+    const auto removed = remove_state(
+        sandbox::StateDirectory(fmt::format("{}/{}", project->state_folder(), name)), name);
+    if (!removed) {
+      return std::unexpected(removed.error());
+    }
+    space += *removed;
+  }
+  if (auto removed = sandbox::remove_tree(project->state_folder()); !removed) {
+    return removed;
+  }
+  return tell_cleaned(project->shown, space);
+}
+
+}  // namespace msb::cli

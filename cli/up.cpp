@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/up.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <ranges>
+#include <set>
+#include <utility>
+
+#include "base/publish.hpp"
+#include "cli/agreement.hpp"
+#include "cli/context.hpp"
+#include "cli/stopping.hpp"
+#include "sandbox/dependency_order.hpp"
+#include "sandbox/files.hpp"
+#include "sandbox/readiness.hpp"
+
+namespace msb::cli {
+
+namespace {
+
+using sandbox::Project;
+using Entry = sandbox::Sandboxfile::Entry;
+
+// How long a sandbox may take until it listens on the ports that it publishes.
+constexpr std::chrono::seconds kReady{60};
+
+std::set<std::uint16_t> published_ports(const sandbox::SandboxSpec& spec) {
+  std::set<std::uint16_t> ports;
+  for (const std::string& word : spec.ports) {
+    const auto port = parse_publish(word);
+    if (port && port->transport == Transport::kTcp) {
+      ports.insert(port->guest_port);
+    }
+  }
+  return ports;
+}
+
+// The ports at which a dependency is reached: those that it publishes, and those that it listens
+// on.
+Result<std::vector<std::string>> hosts_of(const Project& project, const Entry& entry) {
+  std::vector<std::string> hosts;
+  for (const std::string& name : entry.spec.depends_on) {
+    const auto dependency = project.get(name);
+    const auto socket = sandbox::lasting_agent_socket(project.identity(name).state);
+    if (!dependency || !socket) {
+      return std::unexpected(dependency ? socket.error() : dependency.error());
+    }
+    std::set<std::uint16_t> ports = published_ports((*dependency)->spec);
+    if (const auto listening = sandbox::listening_ports(*socket)) {
+      ports.insert(listening->begin(), listening->end());
+    }
+    for (const std::uint16_t port : ports) {
+      hosts.push_back(fmt::format("{}={}:{}", name, *socket, port));
+    }
+  }
+  return hosts;
+}
+
+// Where a browser or a client finds it.
+std::string addresses_of(const sandbox::Launched::Json& running) {
+  std::string text;
+  const auto published = running.find("published");
+  if (published == running.end() || !published->is_array()) {
+    return text;
+  }
+  for (const auto& port : *published) {
+    const std::string address = sandbox::text_member(port, "address").value_or("");
+    const bool six = address.find(':') != std::string::npos;
+    text += fmt::format("{}{}{}{}:{} -> {}", text.empty() ? "" : ", ", six ? "[" : "", address,
+                        six ? "]" : "", sandbox::number_member(port, "host_port").value_or(0),
+                        sandbox::number_member(port, "guest_port").value_or(0));
+    if (sandbox::text_member(port, "protocol") == "udp") {
+      text += "/udp";
+    }
+  }
+  return text;
+}
+
+// One that is on its way.
+struct Coming {
+  const Entry* entry;
+  sandbox::Launched launched;
+};
+
+Result<void> finish_start(const Project& project, Coming& coming) {
+  const std::string& name = coming.entry->name;
+  sandbox::Launched::Json running;
+  if (auto runs = await_running(coming.launched, &running); !runs) {
+    return std::unexpected(runs.error().within(name));
+  }
+  if (auto ready = sandbox::wait_until_listening(coming.launched.running().agent_socket(),
+                                                 published_ports(coming.entry->spec), kReady);
+      !ready) {
+    const auto record = sandbox::StateDirectory(project.identity(name).state).exit_record();
+    if (record && *record) {
+      return fail("{}: it ended with status {} before it was ready; see `msb log {}`", name,
+                  (*record)->status, name);
+    }
+    return fail("{}: {}; see `msb log {}`", name, ready.error().message, name);
+  }
+  const std::string addresses = addresses_of(running);
+  return print(fmt::format("{} is up{}\n", name, addresses.empty() ? "" : ", at " + addresses));
+}
+
+// Those of one level start together.
+Result<void> start_level(const Project& project, const std::vector<std::string>& names,
+                         const UpWords& words) {
+  std::vector<Coming> coming;
+  std::optional<Error> failed;
+  for (const std::string& name : names) {
+    const auto entry = project.get(name);
+    auto begin_words = entry ? begin_of(project, **entry, words) : std::unexpected(entry.error());
+    if (!begin_words) {
+      failed = begin_words.error();
+      break;
+    }
+    auto task = sandbox::choose_task((*entry)->spec, {}, true);
+    if (!task) {
+      failed = task.error().within(name);
+      break;
+    }
+    begin_words->task = std::move(*task);
+    begin_words->background = true;
+    auto launched = begin(*begin_words);
+    if (launched) {
+      coming.push_back({*entry, std::move(*launched)});
+    } else if (launched.error().code == sandbox::kAlreadyRunning) {
+      if (auto printed = print(fmt::format("{} is running already\n", name)); !printed) {
+        return printed;
+      }
+    } else {
+      failed = launched.error().within(name);
+      break;
+    }
+  }
+  // Also when one failed: the others run, and their users should know.
+  for (Coming& one : coming) {
+    if (auto started = finish_start(project, one); !started && !failed) {
+      failed = started.error();
+    }
+  }
+  return failed ? Result<void>(std::unexpected(*failed)) : Result<void>();
+}
+
+}  // namespace
+
+Result<Begin> begin_of(const Project& project, const Entry& entry, const UpWords& words) {
+  if (auto agreed = agree(project, entry, words.yes); !agreed) {
+    return std::unexpected(agreed.error());
+  }
+  if (auto made = sandbox::make_state_folder(project); !made) {
+    return std::unexpected(made.error());
+  }
+  auto hosts = hosts_of(project, entry);
+  if (!hosts) {
+    return std::unexpected(hosts.error());
+  }
+  Begin begin_words;
+  begin_words.who = project.identity(entry.name);
+  begin_words.spec = entry.spec;
+  begin_words.directory = project.directory;
+  begin_words.hosts = std::move(*hosts);
+  begin_words.debug = words.debug;
+  return begin_words;
+}
+
+Result<void> bring_up(const Project& project, const UpWords& words, const std::string& but_for) {
+  const auto levels = sandbox::dependency_levels(project.content, words.names);
+  if (!levels) {
+    return std::unexpected(levels.error());
+  }
+  for (std::vector<std::string> level : *levels) {
+    std::erase(level, but_for);
+    if (auto started = start_level(project, level, words); !started) {
+      return started;
+    }
+  }
+  return {};
+}
+
+Result<void> up(const UpWords& words) {
+  const auto project = open_project(words.file);
+  if (!project) {
+    return std::unexpected(project.error());
+  }
+  if (project->content.sandboxes.empty()) {
+    return fail("{} declares no sandbox; `msb add NAME --image IMAGE` adds one", project->shown);
+  }
+  return bring_up(*project, words);
+}
+
+Result<void> down(const UpWords& words) {
+  const auto project = open_project(words.file);
+  const auto targets = project ? Targets::look(project->file) : std::unexpected(project.error());
+  if (!targets) {
+    return std::unexpected(targets.error());
+  }
+  const auto levels = sandbox::dependency_levels(project->content, {});
+  if (!levels) {
+    return std::unexpected(levels.error());
+  }
+  for (const std::string& name : words.names) {
+    if (const auto entry = project->get(name); !entry) {
+      return std::unexpected(entry.error());
+    }
+  }
+  // Whoever depends on another goes first.
+  for (const auto& level : std::views::reverse(*levels)) {
+    std::vector<sandbox::Running> going;
+    for (const std::string& name : level) {
+      const bool meant = words.names.empty() || std::ranges::count(words.names, name) > 0;
+      const auto running = targets->running(project->identity(name));
+      if (meant && running) {
+        going.push_back(*running);
+      }
+    }
+    if (auto stopped = stop_all(going, {}); !stopped) {
+      return stopped;
+    }
+  }
+  return {};
+}
+
+Result<void> apply(const UpWords& words) {
+  const auto project = open_project(words.file);
+  const auto targets = project ? Targets::look(project->file) : std::unexpected(project.error());
+  if (!targets) {
+    return std::unexpected(targets.error());
+  }
+  std::vector<sandbox::Running> superfluous;
+  for (const sandbox::Running& one : targets->all()) {
+    if (one.who.kind == sandbox::Kind::kProject && one.who.project == project->directory &&
+        project->find(one.who.name) == nullptr) {
+      superfluous.push_back(one);
+    }
+  }
+  if (auto stopped = stop_all(superfluous, {}); !stopped) {
+    return stopped;
+  }
+  return bring_up(*project, words);
+}
+
+}  // namespace msb::cli

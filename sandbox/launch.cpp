@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sandbox/launch.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <iterator>
+#include <utility>
+
+#include "sandbox/disk.hpp"
+#include "sandbox/files.hpp"
+#include "sandbox/spec_words.hpp"
+#include "sandbox/state_directory.hpp"
+
+namespace msb::sandbox {
+
+namespace {
+
+// What the supervisor is given.
+struct Parts {
+  std::vector<std::string> arguments;
+  std::vector<Fd> inherited;
+
+  void add(std::string option, std::string value) {
+    arguments.push_back(std::move(option));
+    arguments.push_back(std::move(value));
+  }
+  // Takes a descriptor; its name in the supervisor.
+  std::string pass(Fd file) {
+    inherited.push_back(std::move(file));
+    return fmt::format("/dev/fd/{}", inherited.back().get());
+  }
+};
+
+void add_number(Parts& parts, const char* option, std::optional<std::uint64_t> value) {
+  if (value) {
+    parts.add(option, fmt::format("{}", *value));
+  }
+}
+
+void add_spec(Parts& parts, const LaunchOptions& options) {
+  const SandboxSpec& spec = options.spec;
+  if (options.rootfs.empty()) {
+    parts.add("--image", options.image);
+  } else {
+    parts.add("--rootfs", options.rootfs);
+  }
+  parts.add("--hostname", options.who.name);
+  parts.add("--name", options.who.name);
+  add_number(parts, "--cpus", spec.cpus);
+  add_number(parts, "--memory", spec.memory_mib);
+  add_number(parts, "--processes", spec.processes);
+  add_number(parts, "--timeout", spec.timeout_s);
+  add_number(parts, "--idle-timeout", spec.idle_timeout_s);
+  if (spec.scope) {
+    parts.add("--policy", std::string(scope_word(*spec.scope)));
+  }
+  for (const std::string& port : spec.ports) {
+    parts.add("--publish", port);
+  }
+  for (const std::string& host : options.hosts) {
+    parts.add("--host", host);
+  }
+  for (const std::string& variable : options.environment) {
+    parts.add("--env", variable);
+  }
+  if (!spec.workdir.empty()) {
+    parts.add("--workdir", spec.workdir);
+  }
+  if (!spec.user.empty()) {
+    parts.add("--user", spec.user);
+  }
+}
+
+void add_volumes(Parts& parts, std::vector<OpenVolume> volumes) {
+  for (OpenVolume& volume : volumes) {
+    const std::string file = parts.pass(std::move(volume.file));
+    parts.add("--share", fmt::format("{}:{}{}", file, volume.guest, volume.read_only ? ":ro" : ""));
+  }
+}
+
+void add_task(Parts& parts, const LaunchOptions& options) {
+  if (options.background) {
+    parts.arguments.emplace_back("--background");
+  } else if (options.terminal) {
+    parts.arguments.emplace_back("--detach-keys");
+  }
+  if (options.terminal) {
+    parts.arguments.emplace_back("--tty");
+  }
+  if (options.timing) {
+    parts.arguments.emplace_back("--timing");
+  }
+  if (options.task.idle) {
+    parts.arguments.emplace_back("--idle");
+    return;
+  }
+  if (options.task.no_entrypoint) {
+    parts.arguments.emplace_back("--no-entrypoint");
+  }
+  if (!options.task.command.empty()) {
+    parts.arguments.emplace_back("--");
+    std::ranges::copy(options.task.command, std::back_inserter(parts.arguments));
+  }
+}
+
+std::int64_t now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+// The lock, the disk and the files of one that keeps its state.
+Result<Fd> take_state(Parts& parts, const LaunchOptions& options, const StateDirectory& state) {
+  auto lock = state.lock();
+  if (!lock) {
+    return std::unexpected(lock.error());
+  }
+  if (!*lock) {
+    return std::unexpected(
+        Error{fmt::format("'{}' is running already", options.who.name), kAlreadyRunning});
+  }
+  if (auto prepared = prepare_disk(state.disk(), options.spec.disk_mib.value_or(kDefaultDiskMib));
+      !prepared) {
+    return std::unexpected(prepared.error());
+  }
+  parts.add("--upper", state.disk());
+  parts.add("--log", state.log());
+  parts.add("--record", state.record());
+  std::vector<std::pair<std::string, std::string>> scripts(options.spec.scripts.begin(),
+                                                           options.spec.scripts.end());
+  if (!scripts.empty()) {
+    const std::string& shell = options.spec.shell;
+    const std::string interpreter = shell.empty()            ? "/bin/sh"
+                                    : shell.starts_with('/') ? shell
+                                                             : "/usr/bin/env " + shell;
+    if (auto written = state.write_scripts(scripts, interpreter); !written) {
+      return std::unexpected(written.error());
+    }
+    parts.add("--share", fmt::format("{}:{}:ro", state.file("scripts"), kScriptsDirectory));
+    parts.add("--path", kScriptsDirectory);
+  }
+  if (auto begun = state.begin(now_ms()); !begun) {
+    return std::unexpected(begun.error());
+  }
+  return std::move(**lock);
+}
+
+Result<void> add_scratch(Parts& parts, const LaunchOptions& options, const Running& running) {
+  auto disk = make_scratch_disk(options.home, options.spec.disk_mib.value_or(kDefaultDiskMib));
+  if (!disk) {
+    return std::unexpected(disk.error());
+  }
+  parts.add("--upper", parts.pass(std::move(*disk)));
+  if (options.background) {
+    parts.add("--log", running.directory + "/output");
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Launched> launch(LaunchOptions options) {
+  const auto directory = program_directory();
+  if (!directory) {
+    return std::unexpected(directory.error());
+  }
+  Parts parts;
+  parts.arguments = {"msb", "run"};
+  const StateDirectory state(options.who.state);
+  const bool keeps = !options.who.state.empty();
+  Fd state_lock;
+  std::string errors;
+  if (keeps) {
+    auto taken = take_state(parts, options, state);
+    if (!taken) {
+      return std::unexpected(taken.error());
+    }
+    state_lock = std::move(*taken);
+    errors = state.file("supervisor.log");
+  }
+  auto runtime = make_runtime_directory(options.who);
+  if (!runtime) {
+    return std::unexpected(runtime.error());
+  }
+  Launched launched;
+  launched.running_ = runtime->running;
+  const auto give_up = [&](const Error& error) -> Result<Launched> {
+    remove_runtime_directory(launched.running_);
+    return std::unexpected(error);
+  };
+  if (!keeps) {
+    if (auto added = add_scratch(parts, options, launched.running_); !added) {
+      return give_up(added.error());
+    }
+  } else if (auto said = StateDirectory::say_id(state_lock, launched.running_.id); !said) {
+    return give_up(said.error());
+  }
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) {
+    return give_up({fmt::format("cannot make a pipe: {}", std::strerror(errno)), errno});
+  }
+  launched.events_.reset(ends[0]);
+  parts.inherited.emplace_back(ends[1]);
+  parts.add("--events", fmt::format("{}", ends[1]));
+  parts.inherited.push_back(std::move(runtime->lock));
+  if (state_lock) {
+    parts.inherited.push_back(std::move(state_lock));
+  }
+  parts.add("--runtime", launched.running_.directory);
+  add_spec(parts, options);
+  add_volumes(parts, std::move(options.volumes));
+  add_task(parts, options);
+
+  ProgramOptions program{
+      *directory + "/msb-vmm", std::move(parts.arguments), {}, !options.background, errors};
+  for (const Fd& descriptor : parts.inherited) {
+    program.inherited.push_back(descriptor.get());
+  }
+  auto started = start_program(program);
+  if (!started) {
+    return give_up(started.error());
+  }
+  launched.supervisor_ = std::move(*started);
+  return launched;
+}
+
+std::optional<Launched::Json> Launched::next_event(
+    std::optional<std::chrono::milliseconds> patience) {
+  const auto deadline =
+      std::chrono::steady_clock::now() + patience.value_or(std::chrono::milliseconds(0));
+  while (true) {
+    if (const std::size_t end = received_.find('\n'); end != std::string::npos) {
+      Json event = Json::parse(received_.substr(0, end), nullptr, false);
+      received_.erase(0, end + 1);
+      if (event.is_object()) {
+        return event;
+      }
+      continue;
+    }
+    if (patience) {
+      const auto left =
+          std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+      pollfd entry{events_.get(), POLLIN, 0};
+      if (left.count() <= 0 || ::poll(&entry, 1, static_cast<int>(left.count())) == 0) {
+        return std::nullopt;
+      }
+    }
+    char piece[4096];
+    const ssize_t length = ::read(events_.get(), piece, sizeof piece);
+    if (length == 0 || (length < 0 && errno != EINTR)) {
+      return std::nullopt;
+    }
+    received_.append(piece, length < 0 ? 0 : static_cast<std::size_t>(length));
+  }
+}
+
+int Launched::finish() {
+  const int status = wait_for(supervisor_);
+  // It does so itself, unless it was killed.
+  remove_runtime_directory(running_);
+  return status;
+}
+
+}  // namespace msb::sandbox

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a project or installed sandbox keeps, in a directory of its own: menv/NAME of a project, or
+// installed/NAME below $MSB_HOME.
+//
+//   lock             held while it runs, by its supervisor; says the id of its runtime directory
+//   sandbox.json     the image that the disk's content lies on
+//   disk.ext4        all that was written in it
+//   scripts/         the scripts of its Sandboxfile, as the sandbox sees them
+//   output.log       what its command wrote (JSON lines), output.log.1 before that
+//   exit.json        how it ended the last time
+//   supervisor.log   what msb-vmm complained about
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "base/result.hpp"
+
+namespace msb::sandbox {
+
+// The image that a disk belongs to: what is written on it lies on the layers of this one alone.
+struct PinnedImage {
+  std::string reference;  // as the Sandboxfile said it
+  std::string digest;     // of its manifest; empty: a directory of this host
+};
+
+// How a sandbox ended.
+struct ExitRecord {
+  int status = 0;
+  std::string message;
+  std::string cause;  // exited, stopped, timeout, idle, failed
+  std::int64_t started_ms = 0;
+  std::int64_t ended_ms = 0;
+  std::vector<std::string> kernel;  // the last lines of its kernel, when it failed
+};
+
+class StateDirectory {
+ public:
+  explicit StateDirectory(std::string path) : path_(std::move(path)) {}
+
+  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] std::string file(std::string_view name) const {
+    return fmt::format("{}/{}", path_, name);
+  }
+  [[nodiscard]] std::string disk() const { return file("disk.ext4"); }
+  [[nodiscard]] std::string log() const { return file("output.log"); }
+  [[nodiscard]] std::string record() const { return file("exit.json"); }
+
+  // Makes it when it is missing. Fails when it is no directory of this user's.
+  Result<void> make() const;
+  [[nodiscard]] bool exists() const;
+
+  // The lock; nothing when it runs.
+  [[nodiscard]] Result<std::optional<Fd>> lock() const;
+  // Says the runtime directory's id into the lock that is held.
+  static Result<void> say_id(const Fd& lock, std::string_view id);
+  // The id while it runs; empty while its start has not come so far; nothing when it does not run.
+  [[nodiscard]] Result<std::optional<std::string>> running_id() const;
+
+  [[nodiscard]] Result<std::optional<PinnedImage>> image() const;
+  Result<void> pin(const PinnedImage& image) const;
+
+  // How it ended. Nothing while it runs, or when it never has. One whose supervisor was killed has
+  // the cause "failed" and says so.
+  [[nodiscard]] Result<std::optional<ExitRecord>> exit_record() const;
+  // That it is about to run: the record of the last time goes.
+  Result<void> begin(std::int64_t now_ms) const;
+
+  // The scripts, each a file that the sandbox can execute; nothing else stays there.
+  // `interpreter`: what follows "#!".
+  Result<void> write_scripts(const std::vector<std::pair<std::string, std::string>>& scripts,
+                             const std::string& interpreter) const;
+
+ private:
+  std::string path_;
+};
+
+}  // namespace msb::sandbox

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`msb exe`: temporary sandboxes, of which nothing is left."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import IMAGES, machines, read_output, wait_until
+from sandboxes import kill, machine_of
+
+
+def files(directory):
+    return sorted(str(path) for path in directory.rglob("*") if not str(path).startswith(str(directory / "home/layers")))
+
+
+def test_a_command_runs_with_its_streams_and_its_exit_status(sandboxes):
+    result = sandboxes("exe", "base", "--", "sh", "-c", "cat; echo away >&2; exit 3", stdin=b"hello\n")
+    assert (result.returncode, result.stdout, result.stderr) == (3, b"hello\n", b"away\n")
+    # The wrapper, options, and a directory as an image.
+    result = sandboxes("--cpus", "2", "--memory", "300M", "-v", f"{sandboxes.project}:/here:ro", "--env", "A=b",
+                       "--workdir", "/here", f"{IMAGES}:base", "--", "sh", "-c",
+                       "nproc; pwd; echo $A; touch /here/x; hostname; grep -c . /proc/self/mounts >/dev/null; df -m / | tail -1",
+                       program=MSX)
+    lines = result.stdout.decode().splitlines()
+    assert lines[:3] == ["2", "/here", "b"], (lines, result.stderr)
+    assert re.fullmatch("base-[0-9a-f]{4}", lines[3])
+    assert int(lines[4].split()[1]) > 9000, "its root has 10 GiB, which no memory has"
+
+
+def test_of_one_that_has_ended_nothing_is_left(sandboxes):
+    sandboxes.done("exe", "base", "--", "true")  # what is made once: the empty disk that others are copied from
+    before = files(sandboxes.directory)
+    sandboxes.done("exe", "base", "--", "sh", "-c", "echo secret > /kept; sync")
+    assert files(sandboxes.directory) == before
+    assert sandboxes.runtime_files() == []
+    assert sandboxes.running() == []
+
+
+@pytest.mark.parametrize("victim", ["msb", "supervisor", "machine", "all"])
+def test_nothing_is_left_of_one_that_is_killed(sandboxes, victim):
+    sandboxes.done("exe", "base", "--", "true")
+    before = files(sandboxes.directory)
+    process = sandboxes.start("exe", "--name", "victim", "base", "--", "sh", "-c", "echo secret > /kept; echo ready; sleep 1000")
+    assert read_output(process, 6) == b"ready\n"
+    supervisor = sandboxes.supervisor("victim")
+    machine = machine_of(supervisor)
+    for pid in {"msb": [process.pid], "supervisor": [supervisor], "machine": [machine],
+                "all": [process.pid, supervisor, machine]}[victim]:
+        kill(pid)
+    _, errors = process.communicate(timeout=30)
+    if victim == "supervisor":
+        assert process.returncode == 137 and b"killed" in errors
+    if victim == "machine":
+        assert process.returncode == 125 and errors.startswith(b"msb: the machine process ended unexpectedly")
+    wait_until(lambda: not machines(), "all processes have ended", seconds=20)
+    assert sandboxes.running() == []  # which clears away what no process was left to clear away
+    assert sandboxes.runtime_files() == []
+    assert files(sandboxes.directory) == before
+
+
+def test_one_that_is_detached_outlives_msb_and_is_found(sandboxes):
+    name = sandboxes.done("exe", "-d", "--name", "web", "-p", "0:80", "python", "--", "python3", "-m", "http.server", "80").strip()
+    assert name == "web"
+    [entry] = sandboxes.json("ps")
+    assert (entry["name"], entry["kind"], entry["status"]["state"]) == ("web", "temporary", "running")
+    [port] = sandboxes.json("port", "web")
+    assert port["guest_port"] == 80
+    fetched = subprocess.run(["curl", "-sS", "--retry", "20", "--retry-all-errors", "--retry-delay", "1",
+                              f"http://127.0.0.1:{port['host_port']}/etc/hostname"], capture_output=True, timeout=60, check=False)
+    assert fetched.returncode == 0, fetched.stderr
+    assert b"GET /etc/hostname" in wait_for_log(sandboxes, "web", b"GET")
+    assert sandboxes.done("exec", "web", "--", "sh", "-c", "echo $PATH; hostname").splitlines()[1] == "web"
+    assert sandboxes.done("stop", "web") == "web is down\n"
+    assert sandboxes.running() == []
+    assert sandboxes.runtime_files() == []
+
+
+def wait_for_log(sandboxes, name, text):
+    """Everything that its command wrote, once `text` is in it."""
+    deadline = time.monotonic() + 20
+    while True:
+        result = sandboxes("log", name)
+        if text in result.stdout + result.stderr or time.monotonic() > deadline:
+            return result.stdout + result.stderr
+        time.sleep(0.2)
+
+
+def test_a_temporary_sandbox_has_room_for_more_than_its_memory(sandboxes):
+    told = sandboxes.done("exe", "--memory", "256", "base", "--", "sh", "-c",
+                          "dd if=/dev/zero of=/big bs=1M count=400 2>/dev/null && wc -c < /big")
+    assert told == f"{400 << 20}\n"
+
+
+def test_limits_hold(sandboxes):
+    told = sandboxes("exe", "--disk", "64", "base", "--", "sh", "-c",
+                     "dd if=/dev/zero of=/big bs=1M count=100 2>&1 | grep -o 'No space left on device'; rm /big; echo alive")
+    assert told.stdout == b"No space left on device\nalive\n", told
+    result = sandboxes("exe", "--timeout", "2", "base", "--", "sleep", "1000")
+    assert result.returncode == 124 and b"2 s" in result.stderr
+    result = sandboxes("exe", "--processes", "40", "base", "--", "sh", "-c",
+                       "n=0; while [ $n -lt 100 ]; do sleep 100 & n=$((n + 1)); done; echo forked all")
+    assert b"forked all" not in result.stdout and result.returncode != 0
+
+
+def test_interrupts_reach_the_command(sandboxes):
+    process = sandboxes.start("exe", "base", "--", "sh", "-c", "trap 'echo caught; exit 7' INT; echo ready; while :; do sleep 0.1; done",
+                              start_new_session=True)
+    assert read_output(process, 6) == b"ready\n"
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (7, b"caught\n")
+
+
+def test_what_cannot_be_run_is_said_in_a_sentence(sandboxes):
+    sandboxes.refused("exe", "./nothing", "--", "true", words=["./nothing"])
+    sandboxes.refused("exe", "--cpus", "0", "base", words=["--cpus"])
+    sandboxes.refused("exe", "--memory", "lots", "base", words=["--memory", "lots"])
+    sandboxes.refused("exe", "--disk", "99999999T", "base", words=["--disk"])
+    sandboxes.refused("exe", "-v", "/nowhere/at/all:/x", "base", words=["/nowhere/at/all"])
+    sandboxes.refused("exe", "--name", "a b", "base", words=["a b"])
+    sandboxes.refused("exe", "--name", "x" * 300, "base", words=["63"])
+    sandboxes.refused("exe", "base~tset", words=["tset"])
+    sandboxes.refused("ex", "base", status=2, words=['did you mean "exe"?'])
+    sandboxes.refused("exe", "--memroy", "1", "base", status=2, words=['did you mean "--memory"?'])
+    result = sandboxes("exe", "base", "--", "not-there")
+    assert result.returncode == 127
+
+
+MSX = IMAGES.parent / "release/bin/msx"
