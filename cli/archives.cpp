@@ -4,8 +4,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <memory>
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "cli/output_file.hpp"
@@ -140,8 +140,8 @@ Result<void> load(const LoadOptions& options) {
   const std::string name =
       options.input == "-" ? "standard input" : fmt::format("archive '{}'", options.input);
   const auto layout = oci::parse_layout_reference(options.input);
-  const auto input = layout ? open_layout(*layout)
-                               : open_archive(options.input, context->store.scratch());
+  const auto input =
+      layout ? open_layout(*layout) : open_archive(options.input, context->store.scratch());
   const auto loaded =
       input ? load_all(*context, *input, options) : Result<void>(std::unexpected(input.error()));
   if (!loaded) {

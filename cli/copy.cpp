@@ -291,6 +291,16 @@ mode_t file_mask() {
   return mask;
 }
 
+timespec time_of(std::int64_t nanoseconds) {
+  constexpr std::int64_t kSecond = 1'000'000'000;
+  timespec time{nanoseconds / kSecond, nanoseconds % kSecond};
+  if (time.tv_nsec < 0) {
+    --time.tv_sec;
+    time.tv_nsec += kSecond;
+  }
+  return time;
+}
+
 Result<void> receive_file(Guest& guest, const std::string& path, const FileEntry& entry,
                           const std::string& destination, bool archive) {
   auto output = OutputFile::create(destination);
@@ -308,10 +318,7 @@ Result<void> receive_file(Guest& guest, const std::string& path, const FileEntry
   struct stat status{};
   if (::fstat(output->fd(), &status) == 0 && S_ISREG(status.st_mode)) {
     // Never its set-user-ID bits, and never its owner.
-    constexpr std::int64_t kSecond = 1'000'000'000;
-    const std::int64_t time = entry.fields.modified_ns;
-    const std::int64_t part = ((time % kSecond) + kSecond) % kSecond;
-    const std::array<timespec, 2> times = {{{0, UTIME_OMIT}, {(time - part) / kSecond, part}}};
+    const std::array<timespec, 2> times = {{{0, UTIME_OMIT}, time_of(entry.fields.modified_ns)}};
     const mode_t mode = entry.fields.mode & 0777 & (archive ? 0777U : ~file_mask());
     if (::fchmod(output->fd(), mode) != 0 || ::futimens(output->fd(), times.data()) != 0) {
       return fail_errno(errno, "cannot set mode and time of '{}'", destination);

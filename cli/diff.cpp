@@ -3,12 +3,18 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
+#include "cli/entering.hpp"
+#include "cli/installing.hpp"
+#include "cli/stopping.hpp"
 #include "cli/target.hpp"
+#include "cli/up.hpp"
 #include "oci/printable.hpp"
 #include "protocol/msb_exec.h"
 #include "sandbox/file_client.hpp"
+#include "sandbox/state_directory.hpp"
 
 namespace msb::cli {
 
@@ -54,6 +60,29 @@ Result<std::vector<Change>> read_changes(const std::string& agent_socket) {
   return changes;
 }
 
+// Of one that does not run: with what it has mounted, and nothing that others would notice.
+Result<Begin> begin_to_look(const Targets& targets, const sandbox::Identity& who) {
+  if (!sandbox::StateDirectory(who.state).exists()) {
+    return fail("'{}' has not run yet, so that nothing differs", who.name);
+  }
+  Result<Begin> begin_words = Begin{};
+  if (who.kind == sandbox::Kind::kInstalled) {
+    const auto spec = read_installed(who.state);
+    begin_words = spec ? Result<Begin>(installed_begin(who, *spec)) : std::unexpected(spec.error());
+  } else {
+    const auto entry = targets.project()->get(who.name);
+    begin_words =
+        entry ? begin_of(*targets.project(), **entry, {}) : std::unexpected(entry.error());
+  }
+  if (begin_words) {
+    begin_words->aside = true;
+    begin_words->hosts.clear();
+    begin_words->spec.ports.clear();
+    begin_words->spec.scope = sandbox::Scope::kNone;
+  }
+  return begin_words;
+}
+
 }  // namespace
 
 Result<void> print_diff(const std::string& agent_socket, Format format) {
@@ -80,11 +109,23 @@ Result<void> diff(const DiffWords& words) {
   if (!targets) {
     return std::unexpected(targets.error());
   }
-  const auto target = targets->find_running(words.name);
+  const auto target = targets->find(words.name);
   if (!target) {
     return std::unexpected(target.error());
   }
-  return print_diff(target->running->agent_socket(), words.format);
+  if (target->running) {
+    return print_diff(target->running->agent_socket(), words.format);
+  }
+  // Its disk is read by nobody but its own kernel.
+  auto begin_words = begin_to_look(*targets, target->who);
+  const auto running = begin_words ? make_run(std::move(*begin_words))
+                                   : Result<sandbox::Running>(std::unexpected(begin_words.error()));
+  if (!running) {
+    return std::unexpected(running.error());
+  }
+  const auto printed = print_diff(running->agent_socket(), words.format);
+  const auto ended = end_quietly(*running);
+  return printed ? ended : printed;
 }
 
 }  // namespace msb::cli

@@ -137,22 +137,22 @@ Result<int> exec_in(const sandbox::Running& running, const ExecWords& words) {
   return std::unexpected(become_vmm(std::move(arguments)));
 }
 
-Result<int> enter(Begin begin_words, const ExecWords& words) {
+Result<sandbox::Running> make_run(Begin begin_words) {
   const sandbox::Identity who = begin_words.who;
   begin_words.task = {{}, false, true};
   begin_words.background = true;
   begin_words.spec.idle_timeout_s = begin_words.spec.idle_timeout_s.value_or(kLinger);
   auto launched = begin(begin_words);
   if (launched) {
-    if (auto runs = await_running(*launched); !runs) {
-      return std::unexpected(runs.error());
-    }
-    return exec_in(launched->running(), words);
+    auto runs = await_running(*launched);
+    return runs ? Result<sandbox::Running>(launched->running()) : std::unexpected(runs.error());
   }
-  if (launched.error().code != sandbox::kAlreadyRunning) {
-    return std::unexpected(launched.error());
-  }
-  const auto running = wait_for_start(who);
+  return launched.error().code == sandbox::kAlreadyRunning ? wait_for_start(who)
+                                                           : std::unexpected(launched.error());
+}
+
+Result<int> enter(Begin begin_words, const ExecWords& words) {
+  const auto running = make_run(std::move(begin_words));
   return running ? exec_in(*running, words) : std::unexpected(running.error());
 }
 

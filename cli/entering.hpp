@@ -28,8 +28,11 @@ struct ExecWords {
 // so that it returns only when that fails.
 Result<int> exec_in(const sandbox::Running& running, const ExecWords& words);
 
-// The same in a sandbox that keeps its state: when it does not run, it is started with nothing in
-// it first, and ends a little after the last of those who entered has left.
+// A sandbox that keeps its state, as it runs; when it does not, it is started with nothing in it,
+// and ends a little after the last of those who entered has left.
+Result<sandbox::Running> make_run(Begin begin_words);
+
+// exec_in() of make_run().
 Result<int> enter(Begin begin_words, const ExecWords& words);
 
 }  // namespace msb::cli

@@ -89,7 +89,8 @@ void add_archive_commands(CLI::App& app, Words& words) {
   CLI::App* load = app.add_subcommand(
       "load",
       "Load images from an archive of `docker save` or an OCI layout, as tar or directory.");
-  load->add_option("-i,--input", words.load.input, "The archive, a layout or LAYOUT:TAG, or - for standard input")
+  load->add_option("-i,--input", words.load.input,
+                   "The archive, a layout or LAYOUT:TAG, or - for standard input")
       ->required()
       ->type_name("FILE");
   load->add_option("--name", words.load.name, "Name the image so, not as the archive does")

@@ -106,18 +106,6 @@ Result<void> make_absolute(sandbox::SandboxSpec& spec) {
   return {};
 }
 
-// The last part of the image's name: "python" of "docker.io/library/python:3.12".
-std::string alias_of(std::string image) {
-  image.resize(std::min(image.find('@'), image.size()));
-  if (const std::size_t slash = image.rfind('/'); slash != std::string::npos) {
-    const std::string last = image.substr(slash + 1);
-    // Of a directory with a tag it is the tag.
-    image = last;
-  }
-  image.resize(std::min(image.find(':'), image.size()));
-  return image;
-}
-
 // The script is found by its marker; any other file of that name is somebody else's.
 Result<bool> is_our_script(const std::string& path) {
   const auto content = sandbox::read_file(path, kMaxScript);
@@ -169,7 +157,7 @@ Result<void> install(const InstallWords& words, const SpecWords& spec_words) {
   if (!spec) {
     return std::unexpected(spec.error());
   }
-  const std::string alias = words.alias.empty() ? alias_of(image) : words.alias;
+  const std::string alias = words.alias.empty() ? sandbox::short_name(image) : words.alias;
   if (auto checked = sandbox::check_name(alias); !checked) {
     return fail("{}; name the command: `msb install {} ALIAS`", checked.error().message,
                 oci::printable(words.image));

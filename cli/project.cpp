@@ -67,6 +67,9 @@ std::string state_word(const std::optional<sandbox::Running>& running,
   if (record->cause == "failed") {
     return "failed";
   }
+  if (record->cause == "idle" || record->cause == "stopped") {
+    return "stopped";
+  }
   return fmt::format("{} ({})", record->cause == "exited" ? "ended" : record->cause,
                      record->status);
 }

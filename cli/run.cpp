@@ -4,6 +4,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <utility>
@@ -14,7 +15,7 @@
 #include "cli/starting.hpp"
 #include "cli/target.hpp"
 #include "cli/up.hpp"
-#include "oci/printable.hpp"
+#include "sandbox/image_choice.hpp"
 #include "sandbox/launch.hpp"
 
 namespace msb::cli {
@@ -35,15 +36,11 @@ NameAndScript split(const std::string& text) {
 
 // A name for a temporary sandbox: its image's, and digits.
 std::string make_name(const std::string& image) {
-  std::string base;
-  for (const char c : image.substr(0, image.find_last_of(":@"))) {
-    const bool good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-    if (c == '/') {
-      base.clear();
-    } else if (good || (c == '-' && !base.empty())) {
-      base += c;
-    }
-  }
+  std::string base = sandbox::short_name(image);
+  std::erase_if(base, [](char c) {
+    return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-';
+  });
+  base.erase(0, std::min(base.find_first_not_of('-'), base.size()));
   constexpr std::size_t kMaxBase = 40;
   std::uint16_t digits = 0;
   while (::getrandom(&digits, sizeof digits, 0) != static_cast<ssize_t>(sizeof digits)) {

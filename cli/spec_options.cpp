@@ -71,7 +71,8 @@ void add_spec_options(CLI::App& command, SpecWords& words) {
   add_text(command, "--cpus,--cpu", words.cpus, "Virtual CPUs", "N");
   add_text(command, "--memory", words.memory, "Memory: MiB, or with M or G", "SIZE");
   add_text(command, "--disk", words.disk, "How much it may write: MiB, or with M, G or T", "SIZE");
-  add_text(command, "--processes", words.processes, "How many processes it may have at a time", "N");
+  add_text(command, "--processes", words.processes, "How many processes it may have at a time",
+           "N");
   add_list(command, "-v,--volume", words.volumes, "A directory or file of this host in it",
            "HOST:GUEST[:ro]");
   add_list(command, "-p,--port", words.ports, "A port of this host that leads into it; 0 picks one",
@@ -85,8 +86,8 @@ void add_spec_options(CLI::App& command, SpecWords& words) {
            "none|local|public|any");
   add_text(command, "--timeout", words.timeout, "Stop it after so long: seconds, or with s, m or h",
            "TIME");
-  add_text(command, "--idle-timeout", words.idle_timeout, "Stop it when nothing happened for so long",
-           "TIME");
+  add_text(command, "--idle-timeout", words.idle_timeout,
+           "Stop it when nothing happened for so long", "TIME");
 }
 
 Result<sandbox::SandboxSpec> make_spec(const std::string& image, const SpecWords& words) {

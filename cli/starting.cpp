@@ -109,6 +109,7 @@ Result<sandbox::Launched> begin(const Begin& words) {
   options->hosts = words.hosts;
   options->background = words.background;
   options->terminal = words.terminal;
+  options->aside = words.aside;
   options->timing = words.debug;
   if (!words.who.state.empty()) {
     if (auto pinned = state.pin(image->pin); !pinned) {

@@ -22,6 +22,7 @@ struct Begin {
   std::vector<std::string> hosts;  // NAME=SOCKET:PORT
   bool background = false;
   bool terminal = false;
+  bool aside = false;  // it is only looked at: its log and its record stay as they are
   bool debug = false;
 };
 

@@ -50,7 +50,19 @@ Result<Ending> ask_to_end(const sandbox::Running& running, const StopWords& word
   return Ending{running.who.name, std::move(*supervisor)};
 }
 
+Result<void> await_end(const Ending& ending, seconds patience) {
+  if (sandbox::wait_for_end(ending.supervisor, patience)) {
+    return {};
+  }
+  return fail("'{}' does not end; `msb kill {}` ends it at once", ending.name, ending.name);
+}
+
 }  // namespace
+
+Result<void> end_quietly(const sandbox::Running& running) {
+  const auto ending = ask_to_end(running, {});
+  return ending ? await_end(*ending, kMaxGrace + kMargin) : std::unexpected(ending.error());
+}
 
 Result<void> stop_all(const std::vector<sandbox::Running>& sandboxes, const StopWords& words) {
   std::vector<Ending> endings;
@@ -65,13 +77,14 @@ Result<void> stop_all(const std::vector<sandbox::Running>& sandboxes, const Stop
   }
   const seconds patience = (words.timeout_s ? seconds(*words.timeout_s) : kMaxGrace) + kMargin;
   for (const Ending& ending : endings) {
-    if (!sandbox::wait_for_end(ending.supervisor, patience)) {
-      return fail("'{}' does not end; `msb kill {}` ends it at once", ending.name, ending.name);
+    if (auto awaited = await_end(ending, patience); !awaited) {
+      return awaited;
     }
     if (auto printed = print(fmt::format("{} is down\n", ending.name)); !printed) {
       return printed;
     }
   }
+  sandbox::clear_dead();
   return failed ? Result<void>(std::unexpected(*failed)) : Result<void>();
 }
 

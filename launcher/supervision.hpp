@@ -10,9 +10,9 @@
 namespace msb::launcher {
 
 struct SupervisionOptions {
-  std::string name;             // for `status`
-  // A directory of its own for its sockets, "agent" and "control"; it is removed at the end with all
-  // that is in it. Empty: none.
+  std::string name;  // for `status`
+  // A directory of its own for its sockets, "agent" and "control"; it is removed at the end with
+  // all that is in it. Empty: none.
   std::string runtime;
   int events = -1;              // the writing end of a pipe that gets them; negative: none
   bool background = false;      // it runs without our standard streams, and outlives who started it

@@ -92,9 +92,9 @@ TEST_CASE("lines are what both sides take them for") {
   CHECK(parse_connect("CONNECT 0") == kSupervisorPort);
   CHECK(parse_connect("CONNECT 1") == 1U);
   CHECK(parse_connect("CONNECT 4294967294") == 4294967294U);
-  for (const char* line : {"", "CONNECT", "CONNECT ", "CONNECT 4294967295",
-                           "CONNECT 4294967296", "CONNECT -1", "CONNECT 1 ", "CONNECT  1",
-                           "CONNECT 0x1", "connect 1", "GET / HTTP/1.1\r", "CONNECT 1025\r"}) {
+  for (const char* line : {"", "CONNECT", "CONNECT ", "CONNECT 4294967295", "CONNECT 4294967296",
+                           "CONNECT -1", "CONNECT 1 ", "CONNECT  1", "CONNECT 0x1", "connect 1",
+                           "GET / HTTP/1.1\r", "CONNECT 1025\r"}) {
     CAPTURE(line);
     CHECK_FALSE(parse_connect(line));
   }

@@ -39,7 +39,7 @@ std::string shown(std::string_view path) {
 
 Result<fs::path> resolve_directory(const std::string& directory) {
   std::error_code error;
-  const fs::path resolved = fs::canonical(directory, error);
+  fs::path resolved = fs::canonical(directory, error);
   if (error) {
     return fail_errno(error.value(), "cannot find the directory '{}'", shown(directory));
   }

@@ -91,6 +91,17 @@ bool is_local_image(std::string_view image) {
   return image.starts_with('/') || image.starts_with("./") || image.starts_with("../");
 }
 
+std::string short_name(std::string_view image) {
+  const bool local = is_local_image(image);
+  image = image.substr(0, image.find('@'));
+  image.remove_prefix(image.rfind('/') + 1);  // 0 where there is none
+  const std::size_t colon = image.find(':');
+  if (colon == std::string_view::npos) {
+    return std::string(image);
+  }
+  return std::string(local ? image.substr(colon + 1) : image.substr(0, colon));
+}
+
 Result<ImageChoice> choose_image(oci::Store& store, const oci::Settings& settings,
                                  const std::string& image, const std::string& directory,
                                  const StateDirectory* state) {

@@ -24,6 +24,9 @@ struct ImageChoice {
 // Whether it is a directory of this host: it starts with "/", "./" or "../".
 bool is_local_image(std::string_view image);
 
+// What people call it: "python" for docker.io/library/python:3.12, and the tag of a layout.
+std::string short_name(std::string_view image);
+
 // `directory`: what local images are relative to. `state`: null for a temporary sandbox. Fails when
 // the state belongs to another image.
 Result<ImageChoice> choose_image(oci::Store& store, const oci::Settings& settings,

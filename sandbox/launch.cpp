@@ -129,8 +129,10 @@ Result<Fd> take_state(Parts& parts, const LaunchOptions& options, const StateDir
     return std::unexpected(prepared.error());
   }
   parts.add("--upper", state.disk());
-  parts.add("--log", state.log());
-  parts.add("--record", state.record());
+  if (!options.aside) {
+    parts.add("--log", state.log());
+    parts.add("--record", state.record());
+  }
   std::vector<std::pair<std::string, std::string>> scripts(options.spec.scripts.begin(),
                                                            options.spec.scripts.end());
   if (!scripts.empty()) {
@@ -144,8 +146,10 @@ Result<Fd> take_state(Parts& parts, const LaunchOptions& options, const StateDir
     parts.add("--share", fmt::format("{}:{}:ro", state.file("scripts"), kScriptsDirectory));
     parts.add("--path", kScriptsDirectory);
   }
-  if (auto begun = state.begin(now_ms()); !begun) {
-    return std::unexpected(begun.error());
+  if (!options.aside) {
+    if (auto begun = state.begin(now_ms()); !begun) {
+      return std::unexpected(begun.error());
+    }
   }
   return std::move(**lock);
 }
@@ -174,14 +178,12 @@ Result<Launched> launch(LaunchOptions options) {
   const StateDirectory state(options.who.state);
   const bool keeps = !options.who.state.empty();
   Fd state_lock;
-  std::string errors;
   if (keeps) {
     auto taken = take_state(parts, options, state);
     if (!taken) {
       return std::unexpected(taken.error());
     }
     state_lock = std::move(*taken);
-    errors = state.file("supervisor.log");
   }
   auto runtime = make_runtime_directory(options.who);
   if (!runtime) {
@@ -217,7 +219,7 @@ Result<Launched> launch(LaunchOptions options) {
   add_task(parts, options);
 
   ProgramOptions program{
-      *directory + "/msb-vmm", std::move(parts.arguments), {}, !options.background, errors};
+      *directory + "/msb-vmm", std::move(parts.arguments), {}, !options.background};
   for (const Fd& descriptor : parts.inherited) {
     program.inherited.push_back(descriptor.get());
   }
@@ -261,8 +263,7 @@ std::optional<Launched::Json> Launched::next_event(
 
 int Launched::finish() {
   const int status = wait_for(supervisor_);
-  // It does so itself, unless it was killed.
-  remove_runtime_directory(running_);
+  clear_dead();
   return status;
 }
 

@@ -49,6 +49,7 @@ struct LaunchOptions {
   Task task;
   bool background = false;  // it outlives this program
   bool terminal = false;    // the command gets one
+  bool aside = false;       // it is only looked at: its log and its record stay as they are
   std::string home;         // $MSB_HOME, for a temporary one's disk
   bool timing = false;      // the phases of its start on standard error
 };

@@ -69,12 +69,7 @@ Result<Program> start_program(const ProgramOptions& options) {
   if (!options.streams) {
     ::posix_spawn_file_actions_addopen(&settings.actions, STDIN_FILENO, "/dev/null", O_RDWR, 0);
     ::posix_spawn_file_actions_adddup2(&settings.actions, STDIN_FILENO, STDOUT_FILENO);
-    if (options.errors.empty()) {
-      ::posix_spawn_file_actions_adddup2(&settings.actions, STDIN_FILENO, STDERR_FILENO);
-    } else {
-      ::posix_spawn_file_actions_addopen(&settings.actions, STDERR_FILENO, options.errors.c_str(),
-                                         O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
-    }
+    ::posix_spawn_file_actions_adddup2(&settings.actions, STDIN_FILENO, STDERR_FILENO);
   }
   for (const int descriptor : options.inherited) {
     // To itself: it loses its close-on-exec flag there.

@@ -17,7 +17,6 @@ struct ProgramOptions {
   std::vector<std::string> arguments;  // argv
   std::vector<int> inherited;          // descriptors that it has too, under the same numbers
   bool streams = false;                // it has our standard streams; else /dev/null
-  std::string errors;                  // without them: a file that its standard error goes to, anew
 };
 
 // A program that was started. It is not ended with this object.

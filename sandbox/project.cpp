@@ -70,7 +70,8 @@ bool Project::has_old_state() const {
 Result<std::optional<std::string>> find_sandboxfile(const std::string& given) {
   std::error_code error;
   if (!given.empty()) {
-    const fs::path path = fs::is_directory(given, error) ? fs::path(given) / kSandboxfile : fs::path(given);
+    const fs::path path =
+        fs::is_directory(given, error) ? fs::path(given) / kSandboxfile : fs::path(given);
     if (!fs::exists(path, error)) {
       return fail("there is no Sandboxfile at '{}'; `msb init` makes one",
                   oci::printable(path.string()));

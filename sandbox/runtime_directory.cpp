@@ -157,21 +157,23 @@ void remove_runtime_directory(const Running& running) {
   std::filesystem::remove_all(running.directory, error);
 }
 
+void clear_dead() {
+  [[maybe_unused]] const auto running = list_running();
+}
+
 Result<std::vector<Running>> list_running() {
   const auto base = base_directory();
   if (!base) {
     return std::unexpected(base.error());
   }
   std::vector<std::pair<std::filesystem::file_time_type, Running>> found;
+  std::vector<std::filesystem::path> links;
   std::error_code error;
   for (auto entry = std::filesystem::directory_iterator(*base, error);
        !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
     const std::string id = entry->path().filename().string();
     if (id.starts_with(kLink)) {
-      std::error_code gone;
-      if (!std::filesystem::exists(entry->path(), gone)) {
-        sweep_link(*base, entry->path());
-      }
+      links.push_back(entry->path());
       continue;
     }
     if (!is_id(id)) {
@@ -195,6 +197,12 @@ Result<std::vector<Running>> list_running() {
   }
   if (error) {
     return fail_errno(error.value(), "cannot list '{}'", *base);
+  }
+  for (const std::filesystem::path& link : links) {
+    std::error_code gone;
+    if (!std::filesystem::exists(link, gone)) {
+      sweep_link(*base, link);
+    }
   }
   std::ranges::sort(found, {}, [](const auto& pair) { return pair.first; });
   std::vector<Running> running;

@@ -44,6 +44,9 @@ Result<std::string> lasting_agent_socket(const std::string& state);
 // Removes it.
 void remove_runtime_directory(const Running& running);
 
+// Removes what dead ones left. What cannot be removed now is removed another time.
+void clear_dead();
+
 // All that run, oldest first; removes what dead ones left. A directory that is damaged is passed
 // over.
 Result<std::vector<Running>> list_running();

@@ -31,10 +31,9 @@ TEST_CASE("a spec comes back from its JSON") {
 }
 
 TEST_CASE("what is no spec is refused") {
-  for (const char* text :
-       {"[]", "null", "3", R"({"image":3})", R"({"image":"a","cpus":"x"})", R"({"image":"a","extra":1})",
-        R"({"image":"a","volumes":[{"host":1}]})", R"({"image":"a","scope":"wide"})",
-        R"({"image":"a","scripts":[1]})"}) {
+  for (const char* text : {"[]", "null", "3", R"({"image":3})", R"({"image":"a","cpus":"x"})",
+                           R"({"image":"a","extra":1})", R"({"image":"a","volumes":[{"host":1}]})",
+                           R"({"image":"a","scope":"wide"})", R"({"image":"a","scripts":[1]})"}) {
     CAPTURE(text);
     CHECK_FALSE(spec_from_json(Json::parse(text)));
   }

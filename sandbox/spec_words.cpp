@@ -182,7 +182,7 @@ Result<Volume> parse_volume(std::string_view word) {
   if (word.size() > 2 * kMaxWord || has_control(word)) {
     return fail("{} is too long, or has control characters", shown(word));
   }
-  if (word == "~" || word.starts_with("~/")) {
+  if (word == "~" || word.starts_with("~/") || word.starts_with("~:")) {
     return fail("{} begins with \"~\", which is not expanded here; write the whole path",
                 shown(word));
   }

@@ -59,8 +59,9 @@ TEST_CASE("a volume is a host's path and a place, or a path that is both") {
   CHECK(parse_volume("/data") == Volume{"/data", "/data", false});
   CHECK(parse_volume("/data/:ro") == Volume{"/data/", "/data", true});
   CHECK(parse_volume("/data:rw") == Volume{"/data", "/data", false});
-  for (const char* word : {"", "./src", "src", "a:b", "~", "~/x:/x", ":/a", "a:/", "a:/b/../c", "/",
-                           "a:/b:rox", "a:/b:cache=never", "/a:b", "a\n:/b", "/.."}) {
+  for (const char* word :
+       {"", "./src", "src", "a:b", "~", "~/x:/x", "~:/x", ":/a", "a:/", "a:/b/../c", "/",
+        "a:/b:rox", "a:/b:cache=never", "/a:b", "a\n:/b", "/.."}) {
     CAPTURE(word);
     CHECK_FALSE(parse_volume(word));
   }

@@ -8,7 +8,6 @@
 //   scripts/         the scripts of its Sandboxfile, as the sandbox sees them
 //   output.log       what its command wrote (JSON lines), output.log.1 before that
 //   exit.json        how it ended the last time
-//   supervisor.log   what msb-vmm complained about
 #pragma once
 
 #include <cstdint>

@@ -26,7 +26,8 @@ std::vector<std::string> shell_command(const SandboxSpec& spec) {
   if (!spec.shell.empty()) {
     return {spec.shell};
   }
-  return {"/bin/sh", "-c", "if command -v bash >/dev/null; then exec bash; else exec sh; fi"};
+  return {"/bin/sh", "-c",
+          R"(if command -v bash >/dev/null; then exec bash "$@"; else exec sh "$@"; fi)", "sh"};
 }
 
 Result<Task> choose_task(const SandboxSpec& spec, const TaskWords& words, bool background) {

@@ -16,7 +16,8 @@ SandboxSpec all() {
   return spec;
 }
 
-TEST_CASE("what runs: a program, a script, the script start, the command, the shell, the image's own") {
+TEST_CASE(
+    "what runs: a program, a script, the script start, the command, the shell, the image's own") {
   SandboxSpec spec = all();
   CHECK(choose_task(spec, {"id", "test", {"-u"}}, false) == Task{{"id", "-u"}, true, false});
   CHECK(choose_task(spec, {"", "test", {"-v"}}, false) ==

@@ -43,17 +43,21 @@ def pump(source, sink):
             end.shutdown(socket.SHUT_RDWR)
 
 
+def join(stream, agent):
+    """Joins a connection to one of the agent, as the machine does. Who asked may be gone by now."""
+    with contextlib.suppress(OSError):
+        assert stream.recv(13, socket.MSG_WAITALL) == b"CONNECT 1025\n"
+        stream.sendall(b"OK 1073741824\n")
+        inner = socket.socket(socket.AF_UNIX)
+        inner.connect(agent)
+        for ends in ((stream, inner), (inner, stream)):
+            threading.Thread(target=pump, args=ends, daemon=True).start()
+
+
 def serve(server, agent):
-    """Joins every connection to one of the agent, as the machine does."""
     with contextlib.suppress(OSError):
         while True:
-            stream = server.accept()[0]
-            assert stream.recv(13, socket.MSG_WAITALL) == b"CONNECT 1025\n"
-            stream.sendall(b"OK 1073741824\n")
-            inner = socket.socket(socket.AF_UNIX)
-            inner.connect(agent)
-            for ends in ((stream, inner), (inner, stream)):
-                threading.Thread(target=pump, args=ends, daemon=True).start()
+            join(server.accept()[0], agent)
 
 
 @pytest.fixture
@@ -213,19 +217,19 @@ def test_an_interrupted_copy_in_leaves_the_old_file(host, web, guest):  # noqa: 
 FILE_TYPES = {"file": stat.S_IFREG | 0o644, "directory": stat.S_IFDIR | 0o755}
 
 
-def entry(path, mode, change=0):
-    fields = struct.pack("<IIIIQQQqqII", mode, 0, 0, 1, 0, 1, 0, 0, 0, change, 0)
+def entry(path, mode, change=0, modified=0):
+    fields = struct.pack("<IIIIQQQqqII", mode, 0, 0, 1, 0, 1, 0, modified, 0, change, 0)
     return frame(Type.FILE_ENTRY, fields + path + b"\0\0")
 
 
-def scripted(sandbox, kind, say):
+def scripted(sandbox, kind, say, modified=0):
     """An agent that has one file or directory, at every path, and says this when its content is asked for."""
 
     def script(_, connection, request, payload):
         if request == Type.FILES:
             connection.say(done())
         elif request == Type.FILE_STAT:
-            connection.say(entry(payload[32:].split(b"\0")[0], FILE_TYPES[kind]), done())
+            connection.say(entry(payload[32:].split(b"\0")[0], FILE_TYPES[kind], modified=modified), done())
         elif request in (Type.FILE_READ, Type.FILE_PACK):
             return say(connection)
         return True
@@ -287,6 +291,14 @@ def test_a_guest_that_ends_halfway_leaves_the_old_file(host, tmp_path):  # noqa:
         host.refused("cp", "web:/x", tmp_path / "other")
     assert (tmp_path / "file").read_text() == "old"
     assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize("modified", [-2**63, 2**63 - 1, -1])
+def test_a_file_has_any_time(host, tmp_path, modified):  # noqa: F811
+    sandbox = host.start_sandbox()
+    with contextlib.closing(scripted(sandbox, "file", lambda one: one.say(frame(Type.FILE_DATA, b"x"), done(1)), modified)):
+        host.done("cp", "web:/x", tmp_path / "file")
+    assert (tmp_path / "file").stat().st_mtime_ns // 10**9 == modified // 10**9
 
 
 def test_a_guest_that_refuses_is_quoted_without_its_control_characters(host, tmp_path):  # noqa: F811

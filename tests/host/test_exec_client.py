@@ -242,7 +242,7 @@ def test_files_are_written_and_read(path):
     read = frame(Type.FILE_READ, bytes(16) + struct.pack("<QQ", 1, 2) + b"/f\0")
     stat = frame(Type.FILE_STAT, struct.pack("<I", 1) + bytes(28) + b"/f\0")
     fields = (0o100644, 1, 2, 3, 4, 5, 6, -7, 8)
-    entry = struct.pack("<4I3Q2qQ", *fields, 0) + b"/f\0\0"
+    entry = struct.pack("<4I3Q2q2I", *fields, 0, 0) + b"/f\0\0"
     with Agent(path, (
             frame(Type.FILES), frame(Type.DONE, bytes(8)),
             write + frame(Type.FILE_DATA, b"abcd") + frame(Type.FILE_DATA), frame(Type.DONE, struct.pack("<Q", 4)),
@@ -251,14 +251,15 @@ def test_files_are_written_and_read(path):
         with client(path).files() as files:
             files.write("/f", b"abcd", flags=8)
             assert files.read("/f", 1, 2) == b"bc"
-            assert files.stat("/f", follow=True) == Entry(*fields, "/f", "")
+            assert files.stat("/f", follow=True) == Entry(*fields, 0, "/f", "")
 
 
 def test_types_are_those_of_the_document():
     rows = re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", (REPOSITORY / "docs/exec-protocol.md").read_text(), re.MULTILINE)
     documented = {}
     for number, name in rows:  # the first table has the frames, a later one the file requests
-        documented.setdefault(int(number), name if int(number) not in range(128, 142) else f"FILE_{name}")
+        is_request = int(number) in {*range(128, 142), 144}
+        documented.setdefault(int(number), f"FILE_{name}" if is_request else name)
     for kind in Type:
         assert documented[kind] == kind.name
     assert {Type(kind) for kind in documented if kind in iter(Type)} == set(Type)
