@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <iostream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -59,19 +60,26 @@ Result<void> agree(const sandbox::Project& project, const sandbox::Sandboxfile::
 }
 
 Result<void> check_agreed(const sandbox::LaunchOptions& options) {
+  const std::string& project = options.who.project;
+  std::vector<Result<std::optional<std::string>>> wants;
+  for (const sandbox::OpenVolume& volume : options.volumes) {
+    wants.push_back(sandbox::beyond(volume, project));
+  }
+  for (const std::string& file : options.variable_files) {
+    wants.push_back(sandbox::beyond_variables(file, project));
+  }
   const auto consents = sandbox::open_consents();
   if (!consents) {
     return std::unexpected(consents.error());
   }
-  for (const sandbox::OpenVolume& volume : options.volumes) {
-    const auto want = sandbox::beyond(volume, options.who.project);
+  for (const auto& want : wants) {
     if (!want) {
       return std::unexpected(want.error());
     }
     if (!*want) {
       continue;
     }
-    const auto agreed = consents->is_agreed(options.who.project, {**want});
+    const auto agreed = consents->is_agreed(project, {**want});
     if (!agreed) {
       return std::unexpected(agreed.error());
     }

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sandbox/compose.hpp"
 
+#include <fcntl.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <iterator>
 #include <utility>
@@ -13,26 +16,30 @@
 
 namespace msb::sandbox {
 
-Result<std::vector<std::string>> read_variables(const SandboxSpec& spec,
-                                                const std::string& directory) {
-  std::vector<std::string> variables;
-  for (const std::string& file : spec.env_files) {
-    const std::string path = (std::filesystem::path(directory) / file).string();
-    const auto text = read_file(path, kMaxEnvFile);
+Result<Variables> read_variables(const SandboxSpec& spec, const std::string& directory) {
+  Variables result;
+  for (const std::string& name : spec.env_files) {
+    const std::string path = (std::filesystem::path(directory) / name).string();
+    // O_NONBLOCK: a FIFO that somebody put there is not waited for.
+    const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (!file) {
+      return fail_errno(errno, "cannot open the file of variables '{}'", oci::printable(path));
+    }
+    auto place = real_path(file);
+    const auto text =
+        place ? read_open_file(file, path, kMaxEnvFile) : std::unexpected(place.error());
     if (!text) {
       return std::unexpected(text.error());
     }
-    if (!*text) {
-      return fail("there is no file of variables '{}'", oci::printable(path));
-    }
-    auto parsed = parse_env_file(**text, file);
+    auto parsed = parse_env_file(*text, name);
     if (!parsed) {
       return std::unexpected(parsed.error());
     }
-    std::ranges::move(*parsed, std::back_inserter(variables));
+    result.files.push_back(std::move(*place));
+    std::ranges::move(*parsed, std::back_inserter(result.variables));
   }
-  variables.insert(variables.end(), spec.envs.begin(), spec.envs.end());
-  return variables;
+  result.variables.insert(result.variables.end(), spec.envs.begin(), spec.envs.end());
+  return result;
 }
 
 Result<LaunchOptions> compose(const Identity& who, const SandboxSpec& spec,
@@ -55,7 +62,8 @@ Result<LaunchOptions> compose(const Identity& who, const SandboxSpec& spec,
   if (!variables) {
     return std::unexpected(variables.error());
   }
-  options.environment = std::move(*variables);
+  options.environment = std::move(variables->variables);
+  options.variable_files = std::move(variables->files);
   return options;
 }
 

@@ -12,10 +12,14 @@
 
 namespace msb::sandbox {
 
+struct Variables {
+  std::vector<std::string> variables;  // NAME=VALUE
+  std::vector<std::string> files;      // that they were read from, by their real paths
+};
+
 // The spec's variables: those of its files first, so that its own words count. `directory`: what
 // its paths are relative to.
-Result<std::vector<std::string>> read_variables(const SandboxSpec& spec,
-                                                const std::string& directory);
+Result<Variables> read_variables(const SandboxSpec& spec, const std::string& directory);
 
 // Everything but `hosts`, `task` and how it is shown, which are the caller's to add.
 Result<LaunchOptions> compose(const Identity& who, const SandboxSpec& spec,

@@ -71,6 +71,10 @@ std::string mount_sentence(const fs::path& path, std::string_view guest, bool re
                      read_only ? "read only" : "read and write");
 }
 
+std::string variables_sentence(const fs::path& path) {
+  return fmt::format("reads variables from {}", shown(path.native()));
+}
+
 bool is_loopback(const SocketAddress& address) {
   constexpr std::uint32_t kLoopbackNet = 127;
   if (address.family() == AF_INET) {
@@ -173,9 +177,7 @@ Result<std::vector<std::string>> beyond(const SandboxSpec& spec, const std::stri
     });
   }
   for (const std::string& file : spec.env_files) {
-    judge(*project / file, [](const fs::path& path) {
-      return fmt::format("reads variables from {}", shown(path.native()));
-    });
+    judge(*project / file, variables_sentence);
   }
   for (const std::string& port : spec.ports) {
     if (auto sentence = port_sentence(port)) {
@@ -197,6 +199,18 @@ Result<std::optional<std::string>> beyond(const OpenVolume& volume, const std::s
     return std::nullopt;
   }
   return mount_sentence(volume.path, volume.guest, volume.read_only);
+}
+
+Result<std::optional<std::string>> beyond_variables(const std::string& path,
+                                                    const std::string& directory) {
+  const auto project = resolve_directory(directory);
+  if (!project) {
+    return std::unexpected(project.error());
+  }
+  if (is_inside(path, *project)) {
+    return std::nullopt;
+  }
+  return variables_sentence(path);
 }
 
 Result<std::string> real_path(const Fd& file) {

@@ -84,6 +84,12 @@ Result<std::optional<std::string>> read_file(const std::string& path, std::size_
     }
     return fail_errno(errno, "cannot open '{}'", path);
   }
+  auto content = read_open_file(file, path, limit);
+  return content ? Result<std::optional<std::string>>(std::move(*content))
+                 : std::unexpected(content.error());
+}
+
+Result<std::string> read_open_file(const Fd& file, const std::string& path, std::size_t limit) {
   struct stat status{};
   if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
     return fail("'{}' is no regular file", path);

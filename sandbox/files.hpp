@@ -24,6 +24,8 @@ Result<std::optional<Fd>> open_directory(const std::string& path);
 
 // At most `limit` bytes of a regular file; nothing when there is none. Fails for a larger one.
 Result<std::optional<std::string>> read_file(const std::string& path, std::size_t limit);
+// The same of one that is open already; `path`: its name, for errors.
+Result<std::string> read_open_file(const Fd& file, const std::string& path, std::size_t limit);
 // Replaces it: whoever reads sees the old content or the new one, also after a crash.
 Result<void> write_file(const std::string& path, std::string_view content, unsigned mode = 0600);
 

@@ -40,12 +40,13 @@ struct OpenVolume {
 
 struct LaunchOptions {
   Identity who;
-  SandboxSpec spec;                      // volumes, env_files, depends_on: see below
-  std::string image;                     // what msb-vmm is to run: --image, or
-  std::string rootfs;                    // --rootfs
-  std::vector<OpenVolume> volumes;       // the spec's
-  std::vector<std::string> environment;  // NAME=VALUE, the spec's and those of its files
-  std::vector<std::string> hosts;        // NAME=SOCKET:PORT, of what it depends on
+  SandboxSpec spec;                         // volumes, env_files, depends_on: see below
+  std::string image;                        // what msb-vmm is to run: --image, or
+  std::string rootfs;                       // --rootfs
+  std::vector<OpenVolume> volumes;          // the spec's
+  std::vector<std::string> environment;     // NAME=VALUE, the spec's and those of its files
+  std::vector<std::string> variable_files;  // that these were read from, by their real paths
+  std::vector<std::string> hosts;           // NAME=SOCKET:PORT, of what it depends on
   Task task;
   bool background = false;  // it outlives this program
   bool terminal = false;    // the command gets one

@@ -89,9 +89,9 @@ def wait_for_log(sandboxes, name, text):
 
 
 def test_a_temporary_sandbox_has_room_for_more_than_its_memory(sandboxes):
-    told = sandboxes.done("exe", "--memory", "256", "base", "--", "sh", "-c",
-                          "dd if=/dev/zero of=/big bs=1M count=400 2>/dev/null && wc -c < /big")
-    assert told == f"{400 << 20}\n"
+    told = sandboxes.done("exe", "--memory", "128", "base", "--", "sh", "-c",
+                          "dd if=/dev/zero of=/big bs=1M count=160 2>/dev/null && wc -c < /big")
+    assert told == f"{160 << 20}\n"
 
 
 def test_limits_hold(sandboxes):
