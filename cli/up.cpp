@@ -24,6 +24,9 @@ using Entry = sandbox::Sandboxfile::Entry;
 
 // How long a sandbox may take until it listens on the ports that it publishes.
 constexpr std::chrono::seconds kReady{60};
+// How long one that publishes none and has dependents is waited for to listen on any: it may be no
+// server at all.
+constexpr std::chrono::seconds kServing{10};
 
 std::set<std::uint16_t> published_ports(const sandbox::SandboxSpec& spec) {
   std::set<std::uint16_t> ports;
@@ -83,15 +86,33 @@ struct Coming {
   sandbox::Launched launched;
 };
 
+bool has_dependents(const Project& project, const std::string& name) {
+  return std::ranges::any_of(project.content.sandboxes, [&](const Entry& other) {
+    return std::ranges::count(other.spec.depends_on, name) > 0;
+  });
+}
+
+Result<void> await_readiness(const Project& project, const Entry& entry,
+                             const sandbox::Running& running) {
+  const auto ports = published_ports(entry.spec);
+  if (!ports.empty()) {
+    return sandbox::wait_until_listening(running.agent_socket(), ports, kReady);
+  }
+  const auto task = sandbox::choose_task(entry.spec, {}, true);
+  if (!has_dependents(project, entry.name) || (task && task->idle)) {
+    return {};
+  }
+  const auto serving = sandbox::wait_until_serving(running.agent_socket(), kServing);
+  return serving ? Result<void>() : std::unexpected(serving.error());
+}
+
 Result<void> finish_start(const Project& project, Coming& coming) {
   const std::string& name = coming.entry->name;
   sandbox::Launched::Json running;
   if (auto runs = await_running(coming.launched, &running); !runs) {
     return std::unexpected(runs.error().within(name));
   }
-  if (auto ready = sandbox::wait_until_listening(coming.launched.running().agent_socket(),
-                                                 published_ports(coming.entry->spec), kReady);
-      !ready) {
+  if (auto ready = await_readiness(project, *coming.entry, coming.launched.running()); !ready) {
     const auto record = sandbox::StateDirectory(project.identity(name).state).exit_record();
     if (record && *record) {
       return fail("{}: it ended with status {} before it was ready; see `msb log {}`", name,

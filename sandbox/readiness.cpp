@@ -145,4 +145,17 @@ Result<void> wait_until_listening(const std::string& socket, const Ports& ports,
   return {};
 }
 
+Result<bool> wait_until_serving(const std::string& socket, std::chrono::milliseconds patience) {
+  const auto deadline = Clock::now() + patience;
+  bool serving = false;
+  auto asked = ask(
+      socket,
+      [&](const Ports& found) {
+        serving = !found.empty();
+        return serving || Clock::now() >= deadline;
+      },
+      patience + kPatience);
+  return asked ? Result<bool>(serving) : std::unexpected(asked.error());
+}
+
 }  // namespace msb::sandbox

@@ -20,4 +20,7 @@ Result<std::set<std::uint16_t>> listening_ports(const std::string& socket);
 Result<void> wait_until_listening(const std::string& socket, const std::set<std::uint16_t>& ports,
                                   std::chrono::milliseconds patience);
 
+// Waits until something listens on any port. Whether it did; fails when the sandbox has ended.
+Result<bool> wait_until_serving(const std::string& socket, std::chrono::milliseconds patience);
+
 }  // namespace msb::sandbox
