@@ -8,7 +8,9 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
+#include <optional>
 #include <utility>
 
 #include "base/home.hpp"
@@ -71,6 +73,51 @@ sigset_t passed_on() {
   return set;
 }
 
+// Says on a terminal what is waited for, when that takes more than half a second, and takes it
+// back.
+class Notice {
+ public:
+  explicit Notice(std::string name) : name_(std::move(name)) {}
+  Notice(const Notice&) = delete;
+  Notice& operator=(const Notice&) = delete;
+  ~Notice() {
+    if (shown_) {
+      write_error("\r\x1b[K");
+    }
+  }
+  std::optional<sandbox::Launched::Json> next_event(sandbox::Launched& launched) const {
+    if (!shown_ && ::isatty(STDERR_FILENO) == 1) {
+      if (auto event = launched.next_event(std::chrono::milliseconds(500))) {
+        return event;
+      }
+      shown_ = true;
+      write_error(fmt::format("Starting {}...", name_));
+    }
+    return launched.next_event();
+  }
+
+ private:
+  const std::string name_;
+  mutable bool shown_ = false;
+};
+
+// For --debug: what was done, and when since the start was asked for.
+class Phases {
+ public:
+  explicit Phases(bool told) : told_(told) {}
+  void mark(std::string_view what) const {
+    if (told_) {
+      const std::chrono::duration<double, std::milli> now =
+          std::chrono::steady_clock::now() - begun_;
+      write_error(fmt::format("msb: {:8.1f} ms  {}\n", now.count(), what));
+    }
+  }
+
+ private:
+  const bool told_;
+  const std::chrono::steady_clock::time_point begun_ = std::chrono::steady_clock::now();
+};
+
 void pass_on(int signals, const Fd& process) {
   signalfd_siginfo info{};
   if (::read(signals, &info, sizeof info) == static_cast<ssize_t>(sizeof info) &&
@@ -86,6 +133,7 @@ Result<sandbox::Launched> begin(const Begin& words) {
   if (!home) {
     return std::unexpected(home.error());
   }
+  const Phases phases(words.debug);
   const sandbox::StateDirectory state(words.who.state);
   if (!words.who.state.empty()) {
     if (auto made = state.make(); !made) {
@@ -96,6 +144,7 @@ Result<sandbox::Launched> begin(const Begin& words) {
   if (!image) {
     return std::unexpected(image.error());
   }
+  phases.mark("the image is known");
   auto options = sandbox::compose(words.who, words.spec, words.directory, *image, *home);
   if (!options) {
     return std::unexpected(options.error());
@@ -116,7 +165,10 @@ Result<sandbox::Launched> begin(const Begin& words) {
       return std::unexpected(pinned.error());
     }
   }
-  return sandbox::launch(std::move(*options));
+  phases.mark("volumes and variables are opened");
+  auto launched = sandbox::launch(std::move(*options));
+  phases.mark("the disk is ready, and the supervisor is started");
+  return launched;
 }
 
 Result<void> ensure_image(const std::string& image, const std::string& directory) {
@@ -125,7 +177,8 @@ Result<void> ensure_image(const std::string& image, const std::string& directory
 }
 
 Result<void> await_running(sandbox::Launched& launched, sandbox::Launched::Json* running) {
-  while (auto event = launched.next_event()) {
+  const Notice notice(launched.running().who.name);
+  while (auto event = notice.next_event(launched)) {
     const std::string word = sandbox::text_member(*event, "event").value_or("");
     if (word == "running") {
       if (running != nullptr) {

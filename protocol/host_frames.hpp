@@ -88,8 +88,8 @@ Result<FrameBytes> encode_connect_tcp(std::uint32_t port);
 Result<FrameBytes> encode_connect_udp(std::uint32_t port);
 Result<FrameBytes> encode_connect_unix(const std::string& path);
 
-// `type`: MSB_FILE_STAT to MSB_FILE_UNPACK, or MSB_FILE_DIFF. Every path must be absolute, but for the target of
-// SYMLINK, which comes first.
+// `type`: MSB_FILE_STAT to MSB_FILE_UNPACK, or MSB_FILE_DIFF. Every path must be absolute, but for
+// the target of SYMLINK, which comes first.
 Result<FrameBytes> encode_file_request(std::uint32_t type, const msb_file_request& fields,
                                        std::initializer_list<std::string> paths);
 

@@ -25,6 +25,13 @@ using Clock = std::chrono::steady_clock;
 // A guest cannot tell when one of its programs begins to listen, so it is asked again and again.
 constexpr std::uint64_t kAgain = 50'000'000;  // nanoseconds
 
+// Names and the resolver are at addresses in 127.77.0.0/16 of the guest, on which its agent
+// listens.
+bool is_agents(const msb_listener& listener) {
+  constexpr std::uint32_t kFour = 4;
+  return listener.family == kFour && listener.address[0] == 127 && listener.address[1] == 77;
+}
+
 // How long an agent may take to answer.
 constexpr std::chrono::seconds kPatience{10};
 
@@ -67,7 +74,9 @@ class Question {
     ports_.clear();
     requests_.listeners(
         [this](const msb_listener& listener) {
-          ports_.insert(static_cast<std::uint16_t>(listener.port));
+          if (!is_agents(listener)) {
+            ports_.insert(static_cast<std::uint16_t>(listener.port));
+          }
         },
         [this](const protocol::Answer<std::uint64_t>& answer) {
           if (!answer) {

@@ -7,6 +7,7 @@ import re
 import subprocess
 import time
 
+import pytest
 from conftest import machines, read_output, wait_until
 from sandboxes import kill, machine_of
 
@@ -275,3 +276,28 @@ def test_twelve_at_once(sandboxes):
     assert sandboxes.done("exec", "s7", "--", "hostname") == "s7\n"
     sandboxes.done("down", timeout=400)
     assert sandboxes.running() == [] and sandboxes.runtime_files() == []
+
+
+@pytest.fixture
+def small_project(sandboxes):
+    """The project's directory is on a file system of 100 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("skipped: only root mounts file systems")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100M", "none", sandboxes.project], check=True)
+    yield sandboxes.project
+    subprocess.run(["umount", sandboxes.project], check=True)
+
+
+def test_a_host_whose_disk_is_full(sandboxes, small_project):
+    sandboxes.write("sandboxes:\n  box: {image: base, shell: sh}\n")
+    result = sandboxes("run", "box", "--exec", "sh", "--", "-c",
+                       "echo kept > /mark; sync; dd if=/dev/zero of=/big bs=1M count=300; sync; echo went on")
+    assert b"went on" in result.stdout  # the sandbox did not, but it was told
+    sandboxes.refused("run", "box", words=["MiB left", "make room"])
+    subprocess.run(["mount", "-o", "remount,size=600M", small_project], check=True)
+    assert sandboxes.done("run", "box", "--exec", "cat", "--", "/mark") == "kept\n"
+    # Nor does one begin where there is no room to begin.
+    (small_project / "filler").write_bytes(bytes(1))
+    sandboxes.done("clean", "box")
+    subprocess.run(["mount", "-o", "remount,size=20M", small_project], check=True)
+    sandboxes.refused("run", "box", words=["MiB left"])
