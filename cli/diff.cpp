@@ -118,13 +118,16 @@ Result<void> diff(const DiffWords& words) {
   }
   // Its disk is read by nobody but its own kernel.
   auto begin_words = begin_to_look(*targets, target->who);
-  const auto running = begin_words ? make_run(std::move(*begin_words))
-                                   : Result<sandbox::Running>(std::unexpected(begin_words.error()));
-  if (!running) {
-    return std::unexpected(running.error());
+  const auto entered = begin_words ? make_run(std::move(*begin_words))
+                                   : Result<Entered>(std::unexpected(begin_words.error()));
+  if (!entered) {
+    return std::unexpected(entered.error());
   }
-  const auto printed = print_diff(running->agent_socket(), words.format);
-  const auto ended = end_quietly(*running);
+  const auto printed = print_diff(entered->running.agent_socket(), words.format);
+  if (!entered->started) {
+    return printed;
+  }
+  const auto ended = end_quietly(entered->running);
   return printed ? ended : printed;
 }
 

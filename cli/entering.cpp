@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -119,7 +120,9 @@ Result<int> exec_in(const sandbox::Running& running, const ExecWords& words) {
   }
   Words arguments = {"exec", running.agent_socket()};
   for (const std::string& variable : around->environment) {
-    add(arguments, "--env", variable);
+    if (variable.find('=') != std::string::npos) {  // a mere name would ask for the caller's value
+      add(arguments, "--env", variable);
+    }
   }
   for (const std::string& variable : words.envs) {
     add(arguments, "--env", variable);
@@ -137,23 +140,27 @@ Result<int> exec_in(const sandbox::Running& running, const ExecWords& words) {
   return std::unexpected(become_vmm(std::move(arguments)));
 }
 
-Result<sandbox::Running> make_run(Begin begin_words) {
+Result<Entered> make_run(Begin begin_words) {
   const sandbox::Identity who = begin_words.who;
   begin_words.task = {{}, false, true};
   begin_words.background = true;
-  begin_words.spec.idle_timeout_s = begin_words.spec.idle_timeout_s.value_or(kLinger);
+  std::optional<std::uint32_t>& linger = begin_words.spec.idle_timeout_s;
+  linger = begin_words.aside ? kLinger : linger.value_or(kLinger);
   auto launched = begin(begin_words);
   if (launched) {
     auto runs = await_running(*launched);
-    return runs ? Result<sandbox::Running>(launched->running()) : std::unexpected(runs.error());
+    return runs ? Result<Entered>({launched->running(), true}) : std::unexpected(runs.error());
   }
-  return launched.error().code == sandbox::kAlreadyRunning ? wait_for_start(who)
-                                                           : std::unexpected(launched.error());
+  if (launched.error().code != sandbox::kAlreadyRunning) {
+    return std::unexpected(launched.error());
+  }
+  auto running = wait_for_start(who);
+  return running ? Result<Entered>({std::move(*running), false}) : std::unexpected(running.error());
 }
 
 Result<int> enter(Begin begin_words, const ExecWords& words) {
-  const auto running = make_run(std::move(begin_words));
-  return running ? exec_in(*running, words) : std::unexpected(running.error());
+  const auto entered = make_run(std::move(begin_words));
+  return entered ? exec_in(entered->running, words) : std::unexpected(entered.error());
 }
 
 }  // namespace msb::cli

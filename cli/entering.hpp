@@ -30,7 +30,11 @@ Result<int> exec_in(const sandbox::Running& running, const ExecWords& words);
 
 // A sandbox that keeps its state, as it runs; when it does not, it is started with nothing in it,
 // and ends a little after the last of those who entered has left.
-Result<sandbox::Running> make_run(Begin begin_words);
+struct Entered {
+  sandbox::Running running;
+  bool started = false;  // by us
+};
+Result<Entered> make_run(Begin begin_words);
 
 // exec_in() of make_run().
 Result<int> enter(Begin begin_words, const ExecWords& words);

@@ -186,7 +186,7 @@ Result<void> install(const InstallWords& words, const SpecWords& spec_words) {
     return fail("'{0}' is installed already; `msb uninstall {0}` removes it", alias);
   }
   // Now, rather than when it is first called from somewhere.
-  if (auto present = ensure_image(image, fs::current_path().string()); !present) {
+  if (auto present = ensure_image(spec->image, "/"); !present) {
     return present;
   }
   if (auto made = state.make(); !made) {

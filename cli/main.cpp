@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // msb: images and sandboxes from the command line.
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -125,9 +127,21 @@ void add_levels(CLI::App& app, cli::Invocation& invocation) {
   app.add_flag("--error,--warn,--info", ignored, "Say no more than usual")->group("");
 }
 
+// So that no lock or volume is opened in the place of a standard stream that was closed, and
+// children can be waited for although whoever started us did not want to.
+void prepare_process() {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    if (::fcntl(fd, F_GETFD) < 0) {
+      ::open("/dev/null", O_RDWR);
+    }
+  }
+  std::signal(SIGCHLD, SIG_DFL);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  prepare_process();
   // Who reads our output may leave: that is an error of writing then, with a sentence.
   std::signal(SIGPIPE, SIG_IGN);
   Words words(argv + 1, argv + argc);

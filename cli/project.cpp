@@ -70,7 +70,7 @@ std::string state_word(const std::optional<sandbox::Running>& running,
   if (record->cause == "idle" || record->cause == "stopped") {
     return "stopped";
   }
-  return fmt::format("{} ({})", record->cause == "exited" ? "ended" : record->cause,
+  return fmt::format("{} ({})", record->cause == "exited" ? "ended" : oci::printable(record->cause),
                      record->status);
 }
 
@@ -82,6 +82,9 @@ Result<std::uint64_t> remove_state(const sandbox::StateDirectory& state, const s
   }
   if (!*directory) {
     return 0;
+  }
+  if (!state.is_one()) {
+    return fail("'{}' is not what a sandbox has kept, and stays", state.path());
   }
   const auto lock = state.lock();
   if (!lock) {
@@ -237,7 +240,7 @@ Result<void> status(const std::string& file, const std::vector<std::string>& nam
                           {"kernel", (*record)->kernel}};
     }
     if (*record && (*record)->cause == "failed") {
-      failures += fmt::format("\n{} failed: {}\n", entry.name, (*record)->message);
+      failures += fmt::format("\n{} failed: {}\n", entry.name, oci::printable((*record)->message));
       for (const std::string& line : (*record)->kernel) {
         failures += fmt::format("  {}\n", oci::printable(line));
       }
@@ -280,6 +283,10 @@ Result<void> clean(const CleanWords& words) {
   const auto project = open_project(words.file);
   if (!project) {
     return std::unexpected(project.error());
+  }
+  // Also before single ones: what is reached through a link in its place is not the project's.
+  if (const auto folder = sandbox::open_directory(project->state_folder()); !folder) {
+    return std::unexpected(folder.error());
   }
   for (const std::string& name : words.names) {
     if (auto checked = sandbox::check_name(name); !checked) {

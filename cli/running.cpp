@@ -75,6 +75,17 @@ std::string age_text(const Json& status) {
   return format_duration(std::chrono::seconds(uptime / 1000));
 }
 
+// As its Sandboxfile says it: what runs is one image of that name, by its digest.
+std::string image_name(const Running& running, const Json& status) {
+  if (!running.who.state.empty()) {
+    const auto pinned = sandbox::StateDirectory(running.who.state).image();
+    if (pinned && *pinned) {
+      return (*pinned)->reference;
+    }
+  }
+  return sandbox::text_member(status, "image").value_or("-");
+}
+
 Json describe(const Running& running) {
   return {{"id", running.id},
           {"name", running.who.name},
@@ -98,8 +109,7 @@ Result<void> ps(Format format) {
     Json document = describe(one);
     document["status"] = status ? *status : Json();
     const Json known = status ? *status : Json::object();
-    rows.push_back({one.id, one.who.name,
-                    oci::printable(sandbox::text_member(known, "image").value_or("-"), 40),
+    rows.push_back({one.id, one.who.name, oci::printable(image_name(one, known), 40),
                     sandbox::text_member(known, "state").value_or("starting"),
                     status ? age_text(known) : "-", ports_text(known),
                     oci::printable(one.who.project, 60)});

@@ -25,7 +25,8 @@ namespace msb::cli {
 
 namespace {
 
-constexpr int kSignaled = 128;  // an exit status, plus the signal
+constexpr int kSignaled = 128;     // an exit status, plus the signal
+constexpr int kExitSandbox = 125;  // as msb-vmm has it: the sandbox failed, not the command
 
 // Pulls it when it is missing.
 Result<sandbox::ImageChoice> find_or_pull(const std::string& image, const std::string& directory,
@@ -160,11 +161,7 @@ Result<sandbox::Launched> begin(const Begin& words) {
   options->terminal = words.terminal;
   options->aside = words.aside;
   options->timing = words.debug;
-  if (!words.who.state.empty()) {
-    if (auto pinned = state.pin(image->pin); !pinned) {
-      return std::unexpected(pinned.error());
-    }
-  }
+  options->pin = image->pin;
   phases.mark("volumes and variables are opened");
   auto launched = sandbox::launch(std::move(*options));
   phases.mark("the disk is ready, and the supervisor is started");
@@ -236,6 +233,7 @@ Result<int> accompany(sandbox::Launched& launched) {
         complain(fmt::format(
             "the supervisor of '{}' was killed by signal {}, and what ran there has ended",
             launched.running().who.name, status - kSignaled));
+        return kExitSandbox;
       }
       return status;
     }

@@ -39,7 +39,11 @@ Result<std::vector<std::string>> make_environment(const std::vector<std::string>
                                                   const std::vector<std::string>& words) {
   std::vector<std::string> environment;
   for (const std::string& variable : base) {
-    set_variable(environment, variable);
+    // A name without a value would be a word that asks for the caller's, wherever it is passed on
+    // to.
+    if (const std::size_t equals = variable.find('='); equals != 0 && equals != std::string::npos) {
+      set_variable(environment, variable);
+    }
   }
   for (const std::string& variable : words) {
     if (variable.empty() || variable.starts_with('=')) {

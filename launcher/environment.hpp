@@ -10,8 +10,8 @@
 namespace msb::launcher {
 
 // `base` (NAME=VALUE) with the user's words in front: NAME=VALUE, or NAME for the launcher's own
-// value, when it has one. Adds the PATH that container engines give when there is none. Fails for
-// a word without a name.
+// value, when it has one. Adds the PATH that container engines give when there is none. What is no
+// NAME=VALUE in `base` is left out. Fails for a word without a name.
 Result<std::vector<std::string>> make_environment(const std::vector<std::string>& base,
                                                   const std::vector<std::string>& words);
 

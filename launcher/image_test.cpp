@@ -47,6 +47,20 @@ TEST_CASE("the user's command replaces the image's and keeps its entrypoint") {
   CHECK(process->user == "0");
 }
 
+TEST_CASE("an image does not get the caller's variables by naming them") {
+  ::setenv("MSB_TEST_SECRET", "secret", 1);
+  oci::ImageConfig config = image();
+  config.env = {"MSB_TEST_SECRET", "PATH", "=x", "A=b"};
+  ProcessOptions options;
+  options.path = "/scripts";
+  const auto process = make_process(config, options);
+  REQUIRE(process);
+  CHECK(process->environment.size() == 2);
+  CHECK(has(*process, "A=b"));
+  CHECK(
+      has(*process, "PATH=/scripts:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
+}
+
 TEST_CASE("a command alone has no entrypoint, and a directory comes first on PATH") {
   ProcessOptions options;
   options.command = {"mine"};

@@ -61,6 +61,8 @@ Result<void> pull(const std::string& argument) {
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
   ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  // What this program inherited, a sandbox's locks among it, ends with this program.
+  ::posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
   // Signals that this program reads as messages are blocked here, and would be there.
   posix_spawnattr_t attributes;
   ::posix_spawnattr_init(&attributes);

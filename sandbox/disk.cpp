@@ -6,10 +6,13 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "sandbox/files.hpp"
 #include "sandbox/locked_file.hpp"
@@ -77,6 +80,20 @@ Result<void> make_file_system(const std::string& path, std::uint64_t mib, bool l
   return made;
 }
 
+// For file systems that do not copy by themselves.
+Result<void> copy_by_hand(int from, int to, off_t begin, off_t end) {
+  std::vector<char> piece(kMib);
+  for (off_t at = begin; at < end;) {
+    const auto wanted = std::min(piece.size(), static_cast<std::size_t>(end - at));
+    const ssize_t length = ::pread(from, piece.data(), wanted, at);
+    if (length <= 0 || ::pwrite(to, piece.data(), static_cast<std::size_t>(length), at) != length) {
+      return fail_errno(length == 0 ? EIO : errno, "cannot copy an empty file system");
+    }
+    at += length;
+  }
+  return {};
+}
+
 Result<void> copy_piece(int from, int to, off_t begin, off_t end) {
   off_t in = begin;
   off_t out = begin;
@@ -84,7 +101,7 @@ Result<void> copy_piece(int from, int to, off_t begin, off_t end) {
     const ssize_t copied =
         ::copy_file_range(from, &in, to, &out, static_cast<std::size_t>(end - in), 0);
     if (copied <= 0) {
-      return fail_errno(copied == 0 ? EIO : errno, "cannot copy an empty file system");
+      return copy_by_hand(from, to, in, end);
     }
   }
   return {};
@@ -111,6 +128,19 @@ Result<void> copy_data(int from, int to, off_t size) {
     at = end;
   }
   return {};
+}
+
+// Some file systems, of networks for example, have no O_TMPFILE.
+Fd open_nameless(const std::string& directory) {
+  Fd file(::open(directory.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
+  if (!file) {
+    std::string name = directory + "/scratch-XXXXXX";
+    file.reset(::mkostemp(name.data(), O_CLOEXEC));
+    if (file) {
+      ::unlink(name.c_str());
+    }
+  }
+  return file;
 }
 
 // Made once for a size, and copied from then on.
@@ -171,7 +201,7 @@ Result<Fd> make_scratch_disk(const std::string& home, std::uint64_t mib) {
   if (!from) {
     return std::unexpected(from.error());
   }
-  Fd to(::open(directory.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
+  Fd to = open_nameless(directory);
   if (!to) {
     return fail_errno(errno, "cannot make a file without a name in '{}'", directory);
   }

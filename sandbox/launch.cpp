@@ -124,6 +124,19 @@ Result<Fd> take_state(Parts& parts, const LaunchOptions& options, const StateDir
     return std::unexpected(
         Error{fmt::format("'{}' is running already", options.who.name), kAlreadyRunning});
   }
+  // The image was chosen before: another start may have made the disk of another one meanwhile.
+  const auto pinned = state.image();
+  if (!pinned) {
+    return std::unexpected(pinned.error());
+  }
+  if (*pinned && (*pinned)->digest != options.pin.digest) {
+    return fail("'{}' was started with another image in the meantime; try again", options.who.name);
+  }
+  if (!*pinned) {
+    if (auto written = state.pin(options.pin); !written) {
+      return std::unexpected(written.error());
+    }
+  }
   if (auto prepared = prepare_disk(state.disk(), options.spec.disk_mib.value_or(kDefaultDiskMib));
       !prepared) {
     return std::unexpected(prepared.error());

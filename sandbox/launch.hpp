@@ -16,6 +16,7 @@
 #include "sandbox/program.hpp"
 #include "sandbox/runtime_directory.hpp"
 #include "sandbox/spec.hpp"
+#include "sandbox/state_directory.hpp"
 
 namespace msb::sandbox {
 
@@ -43,6 +44,7 @@ struct LaunchOptions {
   SandboxSpec spec;                         // volumes, env_files, depends_on: see below
   std::string image;                        // what msb-vmm is to run: --image, or
   std::string rootfs;                       // --rootfs
+  PinnedImage pin;                          // which image that is, for one that keeps its state
   std::vector<OpenVolume> volumes;          // the spec's
   std::vector<std::string> environment;     // NAME=VALUE, the spec's and those of its files
   std::vector<std::string> variable_files;  // that these were read from, by their real paths

@@ -80,9 +80,14 @@ Result<Program> start_program(const ProgramOptions& options) {
 
 int wait_for(const Program& program) {
   int status = 0;
-  while (::waitpid(program.pid, &status, 0) < 0 && errno == EINTR) {
+  pid_t waited = 0;
+  while ((waited = ::waitpid(program.pid, &status, 0)) < 0 && errno == EINTR) {
   }
   constexpr int kSignal = 128;
+  constexpr int kUnknown = 125;
+  if (waited < 0) {
+    return kUnknown;
+  }
   return WIFSIGNALED(status) ? kSignal + WTERMSIG(status) : WEXITSTATUS(status);
 }
 

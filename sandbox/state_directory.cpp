@@ -49,6 +49,11 @@ bool StateDirectory::exists() const {
   return ::lstat(path_.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
+bool StateDirectory::is_one() const {
+  struct stat status{};
+  return ::lstat(file("lock").c_str(), &status) == 0 && S_ISREG(status.st_mode);
+}
+
 Result<std::optional<Fd>> StateDirectory::lock() const {
   return take_lock(file("lock"));
 }
@@ -86,7 +91,10 @@ Result<std::optional<PinnedImage>> StateDirectory::image() const {
     return std::unexpected(document.error());
   }
   if (!*document) {
-    return std::nullopt;
+    return fail(
+        "nothing says which image the disk '{}' lies on; remove it, or start afresh with `msb "
+        "clean`",
+        disk());
   }
   const auto reference = text_member(**document, "image");
   if (!reference) {

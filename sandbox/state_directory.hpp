@@ -52,6 +52,8 @@ class StateDirectory {
   // Makes it when it is missing. Fails when it is no directory of this user's.
   Result<void> make() const;
   [[nodiscard]] bool exists() const;
+  // Whether it looks like what a sandbox keeps: it has a lock, which is made first.
+  [[nodiscard]] bool is_one() const;
 
   // The lock; nothing when it runs.
   [[nodiscard]] Result<std::optional<Fd>> lock() const;

@@ -52,7 +52,7 @@ def test_nothing_is_left_of_one_that_is_killed(sandboxes, victim):
         kill(pid)
     _, errors = process.communicate(timeout=30)
     if victim == "supervisor":
-        assert process.returncode == 137 and b"killed" in errors
+        assert process.returncode == 125 and b"killed" in errors
     if victim == "machine":
         assert process.returncode == 125 and errors.startswith(b"msb: the machine process ended unexpectedly")
     wait_until(lambda: not machines(), "all processes have ended", seconds=20)

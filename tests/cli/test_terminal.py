@@ -91,6 +91,7 @@ def test_a_shell_in_a_temporary_sandbox(sandboxes, tmux):
     tmux.keys("echo status $?", "Enter")
     tmux.see("status 130")
     tmux.keys("exit 9", "Enter")
+    tmux.see("host>")  # until then what is typed is for the sandbox
     tmux.keys("echo ended $?", "Enter")
     tmux.see("ended 9")
     assert sandboxes.running() == []
