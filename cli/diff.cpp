@@ -76,9 +76,9 @@ Result<Begin> begin_to_look(const Targets& targets, const sandbox::Identity& who
   }
   if (begin_words) {
     begin_words->aside = true;
-    begin_words->hosts.clear();
+    // Its network stays, for what the init writes into /etc about it is not counted only when it is
+    // what it would write now.
     begin_words->spec.ports.clear();
-    begin_words->spec.scope = sandbox::Scope::kNone;
   }
   return begin_words;
 }

@@ -79,34 +79,6 @@ Result<Words> command_of(const Surroundings& around, const ExecWords& words) {
   return command;
 }
 
-// One that another process has just begun to start has no sockets yet.
-Result<sandbox::Running> wait_for_start(const sandbox::Identity& who) {
-  using Clock = std::chrono::steady_clock;
-  const auto deadline = Clock::now() + std::chrono::seconds(60);
-  const sandbox::StateDirectory state(who.state);
-  while (Clock::now() < deadline) {
-    const auto id = state.running_id();
-    if (!id) {
-      return std::unexpected(id.error());
-    }
-    if (!*id) {
-      return fail("'{}' ended while it was to be entered; try again", who.name);
-    }
-    const auto all = sandbox::list_running();
-    if (!all) {
-      return std::unexpected(all.error());
-    }
-    for (const sandbox::Running& one : *all) {
-      if (one.who.state == who.state && sandbox::ControlClient::connect(one.control_socket())) {
-        return one;
-      }
-    }
-    // Of another process's progress nothing tells us but its files.
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-  return fail("'{}' is being started by another process, which does not come to an end", who.name);
-}
-
 }  // namespace
 
 Result<int> exec_in(const sandbox::Running& running, const ExecWords& words) {
@@ -138,6 +110,33 @@ Result<int> exec_in(const sandbox::Running& running, const ExecWords& words) {
   arguments.emplace_back("--");
   arguments.insert(arguments.end(), command->begin(), command->end());
   return std::unexpected(become_vmm(std::move(arguments)));
+}
+
+Result<sandbox::Running> wait_for_start(const sandbox::Identity& who) {
+  using Clock = std::chrono::steady_clock;
+  const auto deadline = Clock::now() + std::chrono::seconds(60);
+  const sandbox::StateDirectory state(who.state);
+  while (Clock::now() < deadline) {
+    const auto id = state.running_id();
+    if (!id) {
+      return std::unexpected(id.error());
+    }
+    if (!*id) {
+      return fail("'{}' ended while it was to be entered; try again", who.name);
+    }
+    const auto all = sandbox::list_running();
+    if (!all) {
+      return std::unexpected(all.error());
+    }
+    for (const sandbox::Running& one : *all) {
+      if (one.who.state == who.state && sandbox::ControlClient::connect(one.control_socket())) {
+        return one;
+      }
+    }
+    // Of another process's progress nothing tells us but its files.
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return fail("'{}' is being started by another process, which does not come to an end", who.name);
 }
 
 Result<Entered> make_run(Begin begin_words) {

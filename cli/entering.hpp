@@ -28,12 +28,16 @@ struct ExecWords {
 // so that it returns only when that fails.
 Result<int> exec_in(const sandbox::Running& running, const ExecWords& words);
 
-// A sandbox that keeps its state, as it runs; when it does not, it is started with nothing in it,
-// and ends a little after the last of those who entered has left.
+// One that runs, or that another process has just begun to start and that has no sockets yet: waits
+// for them, but not for ever. Fails when it does not run any more.
+Result<sandbox::Running> wait_for_start(const sandbox::Identity& who);
+
 struct Entered {
   sandbox::Running running;
   bool started = false;  // by us
 };
+// A sandbox that keeps its state, as it runs; when it does not, it is started with nothing in it,
+// and ends a little after the last of those who entered has left.
 Result<Entered> make_run(Begin begin_words);
 
 // exec_in() of make_run().

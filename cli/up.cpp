@@ -10,6 +10,7 @@
 #include "base/publish.hpp"
 #include "cli/agreement.hpp"
 #include "cli/context.hpp"
+#include "cli/entering.hpp"
 #include "cli/stopping.hpp"
 #include "sandbox/dependency_order.hpp"
 #include "sandbox/files.hpp"
@@ -124,10 +125,22 @@ Result<void> finish_start(const Project& project, Coming& coming) {
   return print(fmt::format("{} is up{}\n", name, addresses.empty() ? "" : ", at " + addresses));
 }
 
+// One that runs already, or that another process is starting.
+Result<void> find_ready(const Project& project, const Entry& entry) {
+  const auto running = wait_for_start(project.identity(entry.name));
+  const auto ready = running ? await_readiness(project, entry, *running)
+                             : Result<void>(std::unexpected(running.error()));
+  if (!ready) {
+    return fail("{}: {}; see `msb log {}`", entry.name, ready.error().message, entry.name);
+  }
+  return print(fmt::format("{} is running already\n", entry.name));
+}
+
 // Those of one level start together.
 Result<void> start_level(const Project& project, const std::vector<std::string>& names,
                          const UpWords& words) {
   std::vector<Coming> coming;
+  std::vector<const Entry*> already;
   std::optional<Error> failed;
   for (const std::string& name : names) {
     const auto entry = project.get(name);
@@ -147,12 +160,15 @@ Result<void> start_level(const Project& project, const std::vector<std::string>&
     if (launched) {
       coming.push_back({*entry, std::move(*launched)});
     } else if (launched.error().code == sandbox::kAlreadyRunning) {
-      if (auto printed = print(fmt::format("{} is running already\n", name)); !printed) {
-        return printed;
-      }
+      already.push_back(*entry);
     } else {
       failed = launched.error().within(name);
       break;
+    }
+  }
+  for (const Entry* entry : already) {
+    if (auto found = find_ready(project, *entry); !found && !failed) {
+      failed = found.error();
     }
   }
   // Also when one failed: the others run, and their users should know.
@@ -213,9 +229,8 @@ Result<void> up(const UpWords& words) {
 
 Result<void> down(const UpWords& words) {
   const auto project = open_project(words.file);
-  const auto targets = project ? Targets::look(project->file) : std::unexpected(project.error());
-  if (!targets) {
-    return std::unexpected(targets.error());
+  if (!project) {
+    return std::unexpected(project.error());
   }
   const auto levels = sandbox::dependency_levels(project->content, {});
   if (!levels) {
@@ -231,8 +246,15 @@ Result<void> down(const UpWords& words) {
     std::vector<sandbox::Running> going;
     for (const std::string& name : level) {
       const bool meant = words.names.empty() || std::ranges::count(words.names, name) > 0;
-      const auto running = targets->running(project->identity(name));
-      if (meant && running) {
+      const sandbox::Identity who = project->identity(name);
+      const auto id = sandbox::StateDirectory(who.state).running_id();
+      if (!id) {
+        return std::unexpected(id.error());
+      }
+      if (!meant || !*id) {
+        continue;
+      }
+      if (const auto running = wait_for_start(who)) {
         going.push_back(*running);
       }
     }

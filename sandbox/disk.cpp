@@ -161,15 +161,23 @@ Result<Fd> open_template(const std::string& directory, std::uint64_t mib) {
 
 }  // namespace
 
-Result<void> prepare_disk(const std::string& path, std::uint64_t mib) {
+Result<Fd> prepare_disk(const std::string& path, std::uint64_t mib) {
   const std::string directory = std::filesystem::path(path).parent_path();
   if (auto checked = check_room(directory); !checked) {
-    return checked;
+    return std::unexpected(checked.error());
   }
-  const Fd file(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  const auto open_disk = [&path] {
+    return Fd(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  };
+  Fd file = open_disk();
+  if (!file && errno == ENOENT) {
+    if (auto made = make_file_system(path, mib, true); !made) {
+      return std::unexpected(made.error());
+    }
+    file = open_disk();
+  }
   if (!file) {
-    return errno == ENOENT ? make_file_system(path, mib, true)
-                           : fail_errno(errno, "cannot open the disk '{}'", path);
+    return fail_errno(errno, "cannot open the disk '{}'", path);
   }
   struct stat status{};
   if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
@@ -185,7 +193,7 @@ Result<void> prepare_disk(const std::string& path, std::uint64_t mib) {
   if (status.st_size < wanted && ::ftruncate(file.get(), wanted) != 0) {
     return fail_errno(errno, "cannot let the disk '{}' grow to {} MiB", path, mib);
   }
-  return {};
+  return file;
 }
 
 Result<Fd> make_scratch_disk(const std::string& home, std::uint64_t mib) {

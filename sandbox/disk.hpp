@@ -13,10 +13,10 @@ namespace msb::sandbox {
 
 inline constexpr std::uint64_t kDefaultDiskMib = 10 * 1024;
 
-// Makes the disk of a project or installed sandbox when there is none, and lets it grow to `mib`
-// when it is smaller: the guest's init grows its file system. Fails when it would have to shrink,
-// or this host's file system has no room to speak of.
-Result<void> prepare_disk(const std::string& path, std::uint64_t mib);
+// Opens the disk of a project or installed sandbox: it is made when there is none, and grows to
+// `mib` when it is smaller, and the guest's init grows its file system. Fails when it would have to
+// shrink, is no regular file, or this host's file system has no room to speak of.
+Result<Fd> prepare_disk(const std::string& path, std::uint64_t mib);
 
 // That of a temporary sandbox: a file without a name on the file system of `home`, which is gone
 // with the last descriptor.

@@ -137,11 +137,12 @@ Result<Fd> take_state(Parts& parts, const LaunchOptions& options, const StateDir
       return std::unexpected(written.error());
     }
   }
-  if (auto prepared = prepare_disk(state.disk(), options.spec.disk_mib.value_or(kDefaultDiskMib));
-      !prepared) {
-    return std::unexpected(prepared.error());
+  // By descriptors: what they are called may mean something else by the time that they are used.
+  auto disk = prepare_disk(state.disk(), options.spec.disk_mib.value_or(kDefaultDiskMib));
+  if (!disk) {
+    return std::unexpected(disk.error());
   }
-  parts.add("--upper", state.disk());
+  parts.add("--upper", parts.pass(std::move(*disk)));
   if (!options.aside) {
     parts.add("--log", state.log());
     parts.add("--record", state.record());
@@ -156,7 +157,12 @@ Result<Fd> take_state(Parts& parts, const LaunchOptions& options, const StateDir
     if (auto written = state.write_scripts(scripts, interpreter); !written) {
       return std::unexpected(written.error());
     }
-    parts.add("--share", fmt::format("{}:{}:ro", state.file("scripts"), kScriptsDirectory));
+    auto folder = make_directory(state.file("scripts"));
+    if (!folder) {
+      return std::unexpected(folder.error());
+    }
+    parts.add("--share",
+              fmt::format("{}:{}:ro", parts.pass(std::move(*folder)), kScriptsDirectory));
     parts.add("--path", kScriptsDirectory);
   }
   if (!options.aside) {
