@@ -71,8 +71,8 @@ Result<Words> command_of(const Surroundings& around, const ExecWords& words) {
     return words.command;
   }
   Words command = around.entrypoint;
-  const Words& rest = words.command.empty() ? around.image_command : words.command;
-  command.insert(command.end(), rest.begin(), rest.end());
+  command.insert(command.end(), around.image_command.begin(), around.image_command.end());
+  command.insert(command.end(), words.command.begin(), words.command.end());
   if (command.empty()) {
     return fail("the image names no command; give one after `--`");
   }

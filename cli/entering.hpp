@@ -15,7 +15,7 @@ namespace msb::cli {
 // How a command is run in a sandbox that runs.
 struct ExecWords {
   std::vector<std::string> command;
-  bool image_command = false;     // behind the image's entrypoint; empty: the image's own
+  bool image_command = false;     // `command` is arguments of the image's own command
   std::vector<std::string> envs;  // NAME=VALUE, or NAME for the caller's own
   std::string workdir;
   std::string user;
