@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -17,9 +19,11 @@
 #include "cli/run.hpp"
 #include "cli/text.hpp"
 #include "oci/printable.hpp"
+#include "sandbox/control_client.hpp"
 #include "sandbox/files.hpp"
 #include "sandbox/image_choice.hpp"
 #include "sandbox/project.hpp"
+#include "sandbox/runtime_directory.hpp"
 #include "sandbox/spec_json.hpp"
 #include "sandbox/state_directory.hpp"
 
@@ -147,6 +151,27 @@ Result<void> write_script(const std::string& path, const std::string& alias) {
       kExecutable);
 }
 
+// One that was left just now ends by itself a little later.
+Result<std::optional<Fd>> lock_after_linger(const sandbox::StateDirectory& state) {
+  constexpr std::chrono::seconds kLinger{6};
+  auto lock = state.lock();
+  const auto all = sandbox::list_running();
+  if (!lock || *lock || !all) {
+    return lock;
+  }
+  for (const sandbox::Running& one : *all) {
+    const auto client = one.who.state == state.path()
+                            ? sandbox::ControlClient::connect(one.control_socket())
+                            : Result<sandbox::ControlClient>(std::unexpected(Error{}));
+    const auto supervisor =
+        client ? client->supervisor() : Result<Fd>(std::unexpected(client.error()));
+    if (supervisor && sandbox::wait_for_end(*supervisor, kLinger)) {
+      return state.lock();
+    }
+  }
+  return lock;
+}
+
 }  // namespace
 
 Result<void> install(const InstallWords& words, const SpecWords& spec_words) {
@@ -237,7 +262,7 @@ Result<void> uninstall(const std::string& alias) {
     return fail("'{}' is not installed{}", alias, did_you_mean(alias, names));
   }
   if (state.exists()) {
-    const auto lock = state.lock();
+    const auto lock = lock_after_linger(state);
     if (!lock) {
       return std::unexpected(lock.error());
     }
