@@ -151,6 +151,17 @@ def message(result):
 
 
 @pytest.fixture
+def scratch(tmp_path):
+    """A directory whose file system takes direct I/O and punches holes, where the emulated host has one of its own."""
+    place = pathlib.Path("/scratch")
+    if not place.is_mount():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=place) as directory:
+        yield pathlib.Path(directory)
+
+
+@pytest.fixture
 def layout():
     """A copy of the images, to be changed: beside them, since it is made of links."""
     with tempfile.TemporaryDirectory(prefix="changed-", dir=IMAGES.parent) as directory:

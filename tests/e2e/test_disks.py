@@ -2,11 +2,9 @@
 """Disks of real guests: what they hold, who may have them, and what is left of them after SIGKILL."""
 
 import os
-import pathlib
 import random
 import signal
 import subprocess
-import tempfile
 import time
 
 import pytest
@@ -14,17 +12,6 @@ from conftest import BASE, TIMEOUT, machines, message, read_output
 
 FULL = os.environ.get("MSB_TEST_FULL") == "1"
 MIB = 1 << 20
-
-
-@pytest.fixture
-def scratch(tmp_path):
-    """A directory whose file system takes direct I/O and punches holes, where the emulated host has one of its own."""
-    place = pathlib.Path("/scratch")
-    if not place.is_mount():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=place) as directory:
-        yield pathlib.Path(directory)
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 """The writable layer on a disk: what a sandbox writes is there at its next start, however the last one ended; and its limits."""
 
 import os
-import pathlib
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import pytest
@@ -17,17 +15,6 @@ from control_client import Control  # noqa: E402
 from exec_client import ExecClient  # noqa: E402
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def scratch(tmp_path):
-    """A directory whose file system punches holes, where the emulated host has one of its own."""
-    place = pathlib.Path("/scratch")
-    if not place.is_mount():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=place) as directory:
-        yield pathlib.Path(directory)
 
 
 @pytest.fixture
