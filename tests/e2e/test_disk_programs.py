@@ -8,7 +8,7 @@ import time
 
 import pytest
 from conftest import TIMEOUT, TOOLS
-from test_disks import MIB, check, disk, ext4, kill_the_machine, output, scratch, start_on  # noqa: F401  (disk, scratch: fixtures)
+from test_disks import MIB, check, disk, ext4, kill_the_machine, output, start_on  # noqa: F401  (disk: a fixture)
 
 FULL = os.environ.get("MSB_TEST_FULL") == "1"
 

@@ -7,7 +7,6 @@ import pytest
 from conftest import machines
 from control_client import ControlError
 from guest_shell import GuestShell
-from test_disks import scratch  # noqa: F401  (a fixture)
 from test_shares import shared  # noqa: F401  (a fixture)
 
 

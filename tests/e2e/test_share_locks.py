@@ -9,7 +9,6 @@ import subprocess
 
 import pytest
 from conftest import PYTHON, TIMEOUT, wait_until
-from test_disks import scratch  # noqa: F401  (a fixture)
 from test_shares import shared  # noqa: F401  (a fixture)
 
 # Does each line it is sent, and says what came of it.

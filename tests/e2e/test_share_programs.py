@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 
 from conftest import IMAGES, TIMEOUT, TOOLS
-from test_disks import output, scratch  # noqa: F401  (scratch: a fixture)
+from test_disks import output
 from test_shares import shared  # noqa: F401  (a fixture)
 
 DEVELOP = f"{IMAGES}:develop"

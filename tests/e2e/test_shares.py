@@ -12,7 +12,7 @@ import time
 
 import pytest
 from conftest import PYTHON, REPOSITORY, TIMEOUT, Vmm, message, read_output
-from test_disks import MIB, disk, output, scratch  # noqa: F401  (disk, scratch: fixtures)
+from test_disks import MIB, disk, output  # noqa: F401  (disk: a fixture)
 
 BATTERY = REPOSITORY / "tests/posix_battery.py"
 MOUNT = "import ctypes; assert ctypes.CDLL(None).mount(b'/dev/vda', b'/disk', b'ext4', 0, None) == 0"
