@@ -51,13 +51,23 @@ load_images() {
   done
 }
 
+# Waits for the images that prepare() has begun.
+finish_images() {
+  wait "$images" || { cat build/log/images-begun.log; return 1; }
+}
+
 # Everything that running a microVM needs.
 prepare() {
   step "packages" scripts/setup
+  # Beside the kernel and the programs, for unpacking packages is slow and keeps one processor busy at most.
+  scripts/images >build/log/images-begun.log 2>&1 </dev/null &
+  images=$!
+  trap 'kill "$images" 2>/dev/null || true' EXIT
   step "guest kernel (the longest step, once)" guestkernel/build
   step "initramfs" initramfs/build
   step "msb, msb-vmm (preset release)" build_preset release msb msb-vmm msb-machine
-  step "images" scripts/images
+  step "images" finish_images
+  trap - EXIT
   step "images, into the store" load_images
 }
 
