@@ -2,24 +2,24 @@
 #include "initramfs/file_layers.h"
 
 #include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
-struct written_file {
-  const char* path;
-  bool written;
-  ino_t inode;
-  struct timespec changed;
-};
+/* With what stamp_of() says. Of the sandbox only root can set it, and so could hide a change. */
+#define STAMP "trusted.msb.written"
+#define STAMP_SIZE 24u
+/* Longer files of the init's there are none. */
+#define CONTENT_MAX 65536u
 
 static struct file_layers kept = {.upper = -1, .base = -1};
 static const char* made[FILE_LAYERS_MADE_MAX];
 static size_t made_count;
-static struct written_file written[] = {
-    {.path = "/etc/hostname"}, {.path = "/etc/hosts"}, {.path = "/etc/resolv.conf"}};
-
-#define WRITTEN (sizeof written / sizeof *written)
+/* What the init writes. */
+static const char* const written[] = {"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"};
 
 void file_layers_set(const struct file_layers* layers) {
   kept = *layers;
@@ -56,27 +56,41 @@ bool file_layers_is_made(const char* path) {
   return false;
 }
 
-void file_layers_wrote(const char* path) {
-  for (size_t i = 0; i < WRITTEN; i++) {
-    struct written_file* file = &written[i];
-    struct stat status;
-    if (strcmp(file->path, path) == 0 && lstat(path, &status) == 0) {
-      file->written = true;
-      file->inode = status.st_ino;
-      file->changed = status.st_ctim;
-    }
+/* What is in it, as a number (FNV-1a of 64 bits). False for what is no regular file, or too long.
+ */
+static bool stamp_of(int file, char* stamp) {
+  static char content[CONTENT_MAX];
+  struct stat status;
+  if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) return false;
+  ssize_t length = pread(file, content, sizeof content, 0);
+  if (length < 0 || length != status.st_size) return false;
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (ssize_t i = 0; i < length; i++) {
+    hash = (hash ^ (uint8_t)content[i]) * 0x100000001b3u;
   }
+  snprintf(stamp, STAMP_SIZE, "%016llx", (unsigned long long)hash);
+  return true;
+}
+
+void file_layers_wrote(int file) {
+  char stamp[STAMP_SIZE];
+  /* Without it, on a file system of the host's for example, the file shows as changed. */
+  if (stamp_of(file, stamp)) fsetxattr(file, STAMP, stamp, strlen(stamp), 0);
 }
 
 bool file_layers_is_as_written(const char* path) {
-  for (size_t i = 0; i < WRITTEN; i++) {
-    const struct written_file* file = &written[i];
-    struct stat status;
-    if (file->written && strcmp(file->path + 1, path) == 0) {
-      return lstat(file->path, &status) == 0 && status.st_ino == file->inode &&
-             status.st_ctim.tv_sec == file->changed.tv_sec &&
-             status.st_ctim.tv_nsec == file->changed.tv_nsec;
-    }
+  bool ours = false;
+  for (size_t i = 0; i < sizeof written / sizeof *written && !ours; i++) {
+    ours = strcmp(written[i] + (*path == '/' ? 0 : 1), path) == 0;
   }
-  return false;
+  if (!ours) return false;
+  int file = open(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC);
+  if (file < 0) return false;
+  char stamp[STAMP_SIZE];
+  char then[STAMP_SIZE];
+  ssize_t length = fgetxattr(file, STAMP, then, sizeof then);
+  bool same = length > 0 && stamp_of(file, stamp) && (size_t)length == strlen(stamp) &&
+              memcmp(stamp, then, (size_t)length) == 0;
+  close(file);
+  return same;
 }

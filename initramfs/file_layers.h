@@ -36,10 +36,12 @@ void file_layers_made(const char* path);
 /* Whether `path`, relative to the root, is one of these or leads to one. */
 bool file_layers_is_made(const char* path);
 
-/* The init has written hostname, hosts or resolv.conf in /etc: as it is now, it is no change of the
- * sandbox's. Other paths mean nothing. */
-void file_layers_wrote(const char* path);
-/* Whether it is one of these, and has not been changed since. `path` is relative to the root. */
+/* The init has written the file, one of those in /etc: as it is now, it is no change of the
+ * sandbox's, also for the init of a later boot. */
+void file_layers_wrote(int file);
+/* Whether it is one of /etc/hostname, hosts and resolv.conf, and as the init has written it, in
+ * this boot or an earlier one. `path`: absolute, or relative to the root, which is the working
+ * directory then. */
 bool file_layers_is_as_written(const char* path);
 
 #endif

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "initramfs/file_layers.h"
 #include "initramfs/names.h"
 #include "protocol/msb_exec.h"
 
@@ -57,7 +58,11 @@ static bool write_hostname(const char* hostname, struct failure* failure) {
 
 static bool write_hosts(const struct boot_config* config, struct failure* failure) {
   struct stat attributes;
-  if (config->network.host_count == 0 && lstat("/etc/hosts", &attributes) == 0) return true;
+  /* One of an earlier boot may have names that there are no more. */
+  if (config->network.host_count == 0 && lstat("/etc/hosts", &attributes) == 0 &&
+      !file_layers_is_as_written("/etc/hosts")) {
+    return true;
+  }
   struct buffer text = {0};
   bool made = name_files_hosts(config, &text);
   bool written = write_file("/etc/hosts", &text, made, failure);

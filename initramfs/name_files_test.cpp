@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 extern "C" {
 #include "initramfs/name_files.h"
+
+#include "initramfs/file_layers.h"
 }
 
 #include <doctest/doctest.h>
@@ -116,6 +118,29 @@ TEST_CASE("name_files_of_an_image_stay_when_the_boot_file_says_nothing_of_them")
           if (!name_files_write(&config, &why)) return 2;
           if (content("/etc/hosts") != "the image's\n") return 3;
           return access("/etc/resolv.conf", F_OK) == 0 ? 4 : 0;
+        }) == 0);
+}
+
+TEST_CASE("name_files_of_an_earlier_boot_are_the_inits_until_somebody_changes_them") {
+  if (!is_root()) return;
+  CHECK(in_empty_root([] {
+          boot_config config = full_config();
+          failure why{};
+          if (file_layers_is_as_written("etc/hosts") || !name_files_write(&config, &why)) return 1;
+          if (!file_layers_is_as_written("etc/hosts")) return 2;
+          if (!file_layers_is_as_written("/etc/resolv.conf")) return 3;
+          config.network.host_count = 0;
+          if (!name_files_write(&config, &why)) return 4;
+          if (content("/etc/hosts").find("db") != std::string::npos) return 5;
+          std::ofstream("/etc/hosts") << "somebody's\n";
+          if (file_layers_is_as_written("etc/hosts") || !name_files_write(&config, &why)) return 6;
+          if (content("/etc/hosts") != "somebody's\n") return 7;
+          // Nobody hides a file of another name so.
+          std::ofstream("/etc/other") << "x";
+          int file = open("/etc/other", O_RDWR);
+          file_layers_wrote(file);
+          close(file);
+          return file_layers_is_as_written("etc/other") ? 8 : 0;
         }) == 0);
 }
 

@@ -40,7 +40,9 @@ static bool write_whole(int file, const char* content, size_t length) {
     if (n < 0) return false;
     written += (size_t)n;
   }
-  return ftruncate(file, (off_t)length) == 0;
+  if (ftruncate(file, (off_t)length) != 0) return false;
+  file_layers_wrote(file);
+  return true;
 }
 
 /* Closes, and tells what went wrong before or in it. */
@@ -55,7 +57,7 @@ static int replace(const char* path, const char* content, size_t length) {
   char temporary[PATH_MAX];
   snprintf(temporary, sizeof temporary, "%s.msb-new", path);
   unlink(temporary); /* of an agent that was interrupted, or a trap */
-  int file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+  int file = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
   if (file < 0) return errno;
   int code = close_with(file, write_whole(file, content, length));
   if (code == 0 && rename(temporary, path) != 0) code = errno;
@@ -64,7 +66,7 @@ static int replace(const char* path, const char* content, size_t length) {
 }
 
 static int open_regular(const char* path) {
-  int file = open(path, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC);
+  int file = open(path, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC);
   struct stat status;
   if (file < 0 || (fstat(file, &status) == 0 && S_ISREG(status.st_mode))) return file;
   close(file);
@@ -77,7 +79,6 @@ bool names_write_file(const char* path, const char* content, size_t length,
   int code = file >= 0 ? close_with(file, write_whole(file, content, length))
                        : replace(path, content, length);
   if (code != 0) return fail(failure, MSB_STAGE_FILE, code, "cannot write %s", path);
-  file_layers_wrote(path);
   return true;
 }
 
