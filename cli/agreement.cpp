@@ -62,8 +62,12 @@ Result<void> agree(const sandbox::Project& project, const sandbox::Sandboxfile::
 Result<void> check_agreed(const sandbox::LaunchOptions& options) {
   const std::string& project = options.who.project;
   std::vector<Result<std::optional<std::string>>> wants;
+  wants.reserve(options.volumes.size() + options.variable_files.size() + 1);
   for (const sandbox::OpenVolume& volume : options.volumes) {
     wants.push_back(sandbox::beyond(volume, project));
+  }
+  if (options.rootfs) {
+    wants.push_back(sandbox::beyond_root(options.rootfs->path, project));
   }
   for (const std::string& file : options.variable_files) {
     wants.push_back(sandbox::beyond_variables(file, project));

@@ -76,9 +76,9 @@ Result<Begin> begin_to_look(const Targets& targets, const sandbox::Identity& who
   }
   if (begin_words) {
     begin_words->aside = true;
-    // Its network stays, for what the init writes into /etc about it is not counted only when it is
-    // what it would write now.
     begin_words->spec.ports.clear();
+    begin_words->spec.scope = sandbox::Scope::kNone;
+    begin_words->hosts.clear();
   }
   return begin_words;
 }
@@ -114,7 +114,13 @@ Result<void> diff(const DiffWords& words) {
     return std::unexpected(target.error());
   }
   if (target->running) {
-    return print_diff(target->running->agent_socket(), words.format);
+    const auto foothold = step_in(*target->running);
+    if (foothold) {
+      return print_diff(target->running->agent_socket(), words.format);
+    }
+    if (foothold.error().code != ESRCH || !targets->can_start(target->who)) {
+      return std::unexpected(foothold.error());
+    }
   }
   // Its disk is read by nobody but its own kernel.
   auto begin_words = begin_to_look(*targets, target->who);

@@ -94,6 +94,10 @@ void add_metrics(CLI::App& app, Invocation& invocation) {
       ->check(CLI::Range(0.1, 3600.0));
   add_format(*command, told.format);
   command->add_option("name", told.names, "Sandboxes; all that run otherwise")->type_name("NAME");
+  add_examples(*command,
+               "  msb metrics\n"
+               "  msb metrics --interval 5 web db\n"
+               "  msb metrics --format json");
   command->callback([&invocation] { invocation.action = [] { return metrics(words().metrics); }; });
 }
 
@@ -104,6 +108,7 @@ void add_diff(CLI::App& app, Invocation& invocation) {
   add_file(*command, words().diff.file);
   add_format(*command, words().diff.format);
   add_name(*command, words().diff.name);
+  add_examples(*command, "  msb diff web\n  msb diff --format json web");
   command->callback(
       [&invocation] { invocation.action = succeeding([] { return diff(words().diff); }); });
 }

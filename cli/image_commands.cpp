@@ -42,24 +42,35 @@ void add_pull(CLI::App& app, Words& words) {
       ->type_name("SECONDS")
       ->check(CLI::Range(1, 3600))
       ->capture_default_str();
+  pull->add_option("--errors", words.pull.errors)->group("");  // for fetch_image()
   add_format(*pull, words.pull.format);
   pull->add_option("image", words.pull.references, "References, for example python:3.12-slim")
       ->required()
       ->type_name("IMAGE");
+  add_examples(*pull,
+               "  msb pull python:3.12-slim\n"
+               "  msb pull --quiet alpine redis:7\n"
+               "  msb pull --insecure localhost:5000/shop:1");
   pull->callback([&] { words.run([&] { return cli::pull(words.pull); }); });
 }
 
 void add_store_commands(CLI::App& app, Words& words) {
   CLI::App* image = app.add_subcommand("image", "See and remove the images that are here.");
   image->require_subcommand(1);
+  add_examples(*image,
+               "  msb image list\n"
+               "  msb image history python:3.12-slim\n"
+               "  msb image prune");
 
   CLI::App* list = image->add_subcommand("list", "List them.")->alias("ls");
   add_format(*list, words.format);
+  add_examples(*list, "  msb image list\n  msb image list --format json");
   list->callback([&] { words.run([&] { return list_images(words.format); }); });
 
   CLI::App* inspect = image->add_subcommand("inspect", "Show all about images, as JSON.");
   add_format(*inspect, words.format);
   add_references(*inspect, words.references);
+  add_examples(*inspect, "  msb image inspect alpine\n  msb image inspect alpine redis:7");
   inspect->callback([&] { words.run([&] { return inspect_images(words.references); }); });
 
   CLI::App* history = image->add_subcommand("history", "Show how an image was made.");
@@ -68,12 +79,16 @@ void add_store_commands(CLI::App& app, Words& words) {
   history->add_option("image", words.reference, "Reference, or first digits of a digest")
       ->required()
       ->type_name("IMAGE");
+  add_examples(*history,
+               "  msb image history alpine\n"
+               "  msb image history --no-trunc python:3.12-slim");
   history->callback(
       [&] { words.run([&] { return show_history(words.reference, words.whole, words.format); }); });
 
   CLI::App* remove = image->add_subcommand("remove", "Remove images.")->alias("rm");
   add_format(*remove, words.format);
   add_references(*remove, words.references);
+  add_examples(*remove, "  msb image remove alpine\n  msb image remove alpine redis:7");
   remove->callback(
       [&] { words.run([&] { return remove_images(words.references, words.format); }); });
 
@@ -82,6 +97,7 @@ void add_store_commands(CLI::App& app, Words& words) {
   add_format(*prune, words.format);
   prune->add_flag("-a,--all", words.prune.all, "Also images with a name that no sandbox uses");
   prune->add_flag("--dry-run", words.prune.dry_run, "Only say what would be removed");
+  add_examples(*prune, "  msb image prune\n  msb image prune --all --dry-run");
   prune->callback([&] { words.run([&] { return prune_images(words.prune, words.format); }); });
 }
 
@@ -97,6 +113,10 @@ void add_archive_commands(CLI::App& app, Words& words) {
       ->type_name("REFERENCE");
   load->add_flag("-q,--quiet", words.load.quiet, "Show no progress");
   add_format(*load, words.load.format);
+  add_examples(*load,
+               "  msb load -i alpine.tar\n"
+               "  docker save alpine | msb load -i -\n"
+               "  msb load -i ./layout:latest --name shop:1");
   load->callback([&] { words.run([&] { return cli::load(words.load); }); });
 
   CLI::App* save = app.add_subcommand("save", "Save images as an archive.");
@@ -109,6 +129,10 @@ void add_archive_commands(CLI::App& app, Words& words) {
       "oci-archive (the default; keeps every digest) or docker-archive")
       ->type_name("TYPE");
   add_references(*save, words.save.references);
+  add_examples(*save,
+               "  msb save -o alpine.tar alpine\n"
+               "  msb save -o images.tar --type docker-archive alpine redis:7\n"
+               "  msb save -o - alpine | gzip > alpine.tar.gz");
   save->callback([&] { words.run([&] { return cli::save(words.save); }); });
 }
 
@@ -122,11 +146,16 @@ void add_login_commands(CLI::App& app, Words& words) {
                   "Speak to the registry without verified TLS, or without TLS where it has none");
   login->add_option("registry", words.login.registry, "Host, or host:port; Docker Hub otherwise")
       ->type_name("REGISTRY");
+  add_examples(*login,
+               "  msb login\n"
+               "  msb login ghcr.io\n"
+               "  msb login --user me --password-stdin localhost:5000 < password.txt");
   login->callback([&] { words.run([&] { return cli::login(words.login); }); });
 
   CLI::App* logout = app.add_subcommand("logout", "Forget the password for a registry.");
   logout->add_option("registry", words.login.registry, "Host, or host:port; Docker Hub otherwise")
       ->type_name("REGISTRY");
+  add_examples(*logout, "  msb logout\n  msb logout ghcr.io");
   logout->callback([&] { words.run([&] { return cli::logout(words.login.registry); }); });
 }
 

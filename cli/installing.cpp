@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
@@ -37,6 +38,7 @@ using sandbox::Json;
 // By which a script is known to be ours, as in the 0.2 line.
 constexpr std::string_view kMarker = "# MSB-ALIAS: ";
 constexpr std::size_t kMaxScript = 64 * 1024;
+constexpr const char* kInstalled = "installed.json";
 
 // An alias as it was installed.
 struct Installed {
@@ -63,7 +65,7 @@ Json describe(const Installed& installed) {
 }
 
 Result<Installed> read(const std::string& state) {
-  const std::string path = state + "/installed.json";
+  const std::string path = fmt::format("{}/{}", state, kInstalled);
   const auto document = sandbox::read_json_file(path);
   if (!document) {
     return std::unexpected(document.error());
@@ -92,14 +94,19 @@ Result<Installed> read(const std::string& state) {
   return installed;
 }
 
+bool is_installed(const sandbox::StateDirectory& state) {
+  return ::access(state.file(kInstalled).c_str(), F_OK) == 0;
+}
+
 // Paths of the words at hand, for whoever calls it from elsewhere.
 Result<void> make_absolute(sandbox::SandboxSpec& spec) {
   std::error_code error;
   for (sandbox::Volume& volume : spec.volumes) {
-    volume.host = fs::canonical(volume.host, error).string();
+    fs::path real = fs::canonical(volume.host, error);
     if (error) {
       return fail_errno(error.value(), "cannot find the volume '{}'", oci::printable(volume.host));
     }
+    volume.host = std::move(real).string();
   }
   for (std::string& file : spec.env_files) {
     file = fs::absolute(file, error).string();
@@ -117,14 +124,6 @@ Result<bool> is_our_script(const std::string& path) {
     return std::unexpected(content.error());
   }
   return *content && (*content)->find(kMarker) != std::string::npos;
-}
-
-std::string quote_for_shell(const std::string& word) {
-  std::string quoted = "'";
-  for (const char c : word) {
-    quoted += c == '\'' ? "'\\''" : std::string(1, c);
-  }
-  return quoted + "'";
 }
 
 bool on_path(const std::string& directory) {
@@ -151,13 +150,49 @@ Result<void> write_script(const std::string& path, const std::string& alias) {
       kExecutable);
 }
 
-// One that was left just now ends by itself a little later.
-Result<std::optional<Fd>> lock_after_linger(const sandbox::StateDirectory& state) {
+// What is installed, in order.
+std::vector<std::string> installed_aliases(const std::string& home) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (auto entry = fs::directory_iterator(home + "/installed", error);
+       !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    if (std::string name = entry->path().filename().string(); sandbox::check_name(name)) {
+      names.push_back(std::move(name));
+    }
+  }
+  std::ranges::sort(names);
+  return names;
+}
+
+// Where aliases are.
+struct Places {
+  std::string home;
+  std::string scripts;
+
+  [[nodiscard]] sandbox::StateDirectory state(const std::string& alias) const {
+    return sandbox::StateDirectory(sandbox::installed_state(home, alias));
+  }
+  [[nodiscard]] std::string script(const std::string& alias) const {
+    return fmt::format("{}/{}", scripts, alias);
+  }
+};
+
+Result<Places> find_places() {
+  auto home = home_directory();
+  auto scripts = script_directory();
+  if (!home || !scripts) {
+    return std::unexpected(home ? scripts.error() : home.error());
+  }
+  return Places{std::move(*home), std::move(*scripts)};
+}
+
+// False when it runs. One that was left just now ends by itself a little later.
+Result<bool> remove_after_linger(const sandbox::StateDirectory& state) {
   constexpr std::chrono::seconds kLinger{6};
-  auto lock = state.lock();
+  auto removed = state.remove();
   const auto all = sandbox::list_running();
-  if (!lock || *lock || !all) {
-    return lock;
+  if (!removed || *removed || !all) {
+    return removed ? Result<bool>(removed->has_value()) : std::unexpected(removed.error());
   }
   for (const sandbox::Running& one : *all) {
     const auto client = one.who.state == state.path()
@@ -166,10 +201,41 @@ Result<std::optional<Fd>> lock_after_linger(const sandbox::StateDirectory& state
     const auto supervisor =
         client ? client->supervisor() : Result<Fd>(std::unexpected(client.error()));
     if (supervisor && sandbox::wait_for_end(*supervisor, kLinger)) {
-      return state.lock();
+      removed = state.remove();
+      return removed ? Result<bool>(removed->has_value()) : std::unexpected(removed.error());
     }
   }
-  return lock;
+  return false;
+}
+
+Result<void> remove_alias(const Places& places, const std::string& alias) {
+  const std::string path = places.script(alias);
+  const auto ours = is_our_script(path);
+  if (!ours) {
+    return std::unexpected(ours.error());
+  }
+  const sandbox::StateDirectory state = places.state(alias);
+  if (!state.exists() && !*ours) {
+    struct stat status{};
+    if (::lstat(path.c_str(), &status) == 0) {
+      return fail("'{}' was not made by `msb install`, and stays", path);
+    }
+    return fail("'{}' is not installed{}", alias,
+                did_you_mean(alias, installed_aliases(places.home)));
+  }
+  if (state.exists()) {
+    const auto removed = remove_after_linger(state);
+    if (!removed) {
+      return std::unexpected(removed.error());
+    }
+    if (!*removed) {
+      return fail("'{0}' is running; leave it, or end it with `msb stop {0}`, first", alias);
+    }
+  }
+  if (*ours && ::unlink(path.c_str()) != 0) {
+    return fail_errno(errno, "cannot remove '{}'", path);
+  }
+  return {};
 }
 
 }  // namespace
@@ -194,89 +260,79 @@ Result<void> install(const InstallWords& words, const SpecWords& spec_words) {
   if (auto absolute = make_absolute(*spec); !absolute) {
     return absolute;
   }
-  const auto home = home_directory();
-  const auto directory = script_directory();
-  if (!home || !directory) {
-    return std::unexpected(home ? directory.error() : home.error());
+  const auto places = find_places();
+  if (!places) {
+    return std::unexpected(places.error());
   }
-  const sandbox::StateDirectory state(sandbox::installed_state(*home, alias));
-  const std::string path = fmt::format("{}/{}", *directory, alias);
+  const sandbox::StateDirectory state = places->state(alias);
+  const std::string path = places->script(alias);
   struct stat status{};
   if (::lstat(path.c_str(), &status) == 0) {
     return fail(
         "'{}' exists already; name another alias, or remove that one with `msb uninstall {}`", path,
         alias);
   }
-  if (state.exists()) {
+  if (is_installed(state)) {
     return fail("'{0}' is installed already; `msb uninstall {0}` removes it", alias);
   }
   // Now, rather than when it is first called from somewhere.
   if (auto present = ensure_image(spec->image, "/"); !present) {
     return present;
   }
-  if (auto made = state.make(); !made) {
-    return made;
+  // Of two who install it now one finds the lock taken, or the work done.
+  auto locked = state.lock();
+  if (!locked) {
+    return std::unexpected(locked.error());
   }
-  auto written = sandbox::write_json_file(state.file("installed.json"),
-                                          describe({*spec, *task, words.temporary}));
+  if (!*locked || is_installed(state)) {
+    return fail("'{0}' is being installed, or installed already; `msb uninstall {0}` removes it",
+                alias);
+  }
+  // Looked at again: what takes minutes is done.
+  auto written = ::lstat(path.c_str(), &status) == 0
+                     ? fail("'{}' exists already; name another alias", path)
+                     : write_script(path, alias);
   if (written) {
-    written = write_script(path, alias);
+    written = sandbox::write_json_file((*locked)->state.file(kInstalled),
+                                       describe({*spec, *task, words.temporary}));
+    if (!written) {
+      ::unlink(path.c_str());
+    }
   }
   if (!written) {
-    [[maybe_unused]] const auto removed = sandbox::remove_tree(state.path());
+    [[maybe_unused]] const auto removed = (*locked)->remove();
     return written;
   }
   return print(fmt::format(
       "Installed {} as {}{}\n", image, path,
-      on_path(*directory)
+      on_path(places->scripts)
           ? fmt::format("; type `{}` in any directory", alias)
-          : fmt::format("; put {} on your PATH to type `{}` anywhere", *directory, alias)));
+          : fmt::format("; put {} on your PATH to type `{}` anywhere", places->scripts, alias)));
 }
 
 Result<void> uninstall(const std::string& alias) {
   if (auto checked = sandbox::check_name(alias); !checked) {
     return checked;
   }
-  const auto home = home_directory();
-  const auto directory = script_directory();
-  if (!home || !directory) {
-    return std::unexpected(home ? directory.error() : home.error());
+  const auto places = find_places();
+  if (!places) {
+    return std::unexpected(places.error());
   }
-  const sandbox::StateDirectory state(sandbox::installed_state(*home, alias));
-  const std::string path = fmt::format("{}/{}", *directory, alias);
-  const auto ours = is_our_script(path);
-  if (!ours) {
-    return std::unexpected(ours.error());
+  const auto removed = remove_alias(*places, alias);
+  return removed ? print(fmt::format("Uninstalled {}\n", alias)) : removed;
+}
+
+Result<void> uninstall_all() {
+  const auto places = find_places();
+  if (!places) {
+    return std::unexpected(places.error());
   }
-  if (!state.exists() && !*ours) {
-    struct stat status{};
-    if (::lstat(path.c_str(), &status) == 0) {
-      return fail("'{}' was not made by `msb install`, and stays", path);
-    }
-    std::vector<std::string> names;
-    std::error_code error;
-    for (auto entry = fs::directory_iterator(*home + "/installed", error);
-         !error && entry != fs::directory_iterator(); entry.increment(error)) {
-      names.push_back(entry->path().filename().string());
-    }
-    return fail("'{}' is not installed{}", alias, did_you_mean(alias, names));
-  }
-  if (state.exists()) {
-    const auto lock = lock_after_linger(state);
-    if (!lock) {
-      return std::unexpected(lock.error());
-    }
-    if (!*lock) {
-      return fail("'{0}' is running; leave it, or end it with `msb stop {0}`, first", alias);
-    }
-    if (auto removed = sandbox::remove_tree(state.path()); !removed) {
+  for (const std::string& alias : installed_aliases(places->home)) {
+    if (auto removed = remove_alias(*places, alias); !removed) {
       return removed;
     }
   }
-  if (*ours && ::unlink(path.c_str()) != 0) {
-    return fail_errno(errno, "cannot remove '{}'", path);
-  }
-  return print(fmt::format("Uninstalled {}\n", alias));
+  return {};
 }
 
 Result<void> list_installed(Format format) {
@@ -286,14 +342,7 @@ Result<void> list_installed(Format format) {
   }
   Json documents = Json::array();
   std::vector<std::vector<std::string>> rows = {{"ALIAS", "IMAGE", "KEEPS"}};
-  std::vector<std::string> names;
-  std::error_code error;
-  for (auto entry = fs::directory_iterator(*home + "/installed", error);
-       !error && entry != fs::directory_iterator(); entry.increment(error)) {
-    names.push_back(entry->path().filename().string());
-  }
-  std::ranges::sort(names);
-  for (const std::string& name : names) {
+  for (const std::string& name : installed_aliases(*home)) {
     const auto installed = read(sandbox::installed_state(*home, name));
     if (!installed) {
       complain(installed.error().message);
@@ -332,13 +381,14 @@ Result<int> run_installed(const std::string& alias, const std::vector<std::strin
   }
   const std::string state = sandbox::installed_state(*home, alias);
   if (!sandbox::StateDirectory(state).exists()) {
-    return fail("'{}' is not installed any more", alias);
+    return fail("'{0}' is not installed any more; `msb install IMAGE {0}` makes it anew", alias);
   }
   const auto installed = read(state);
   if (!installed) {
     return std::unexpected(installed.error());
   }
   sandbox::Task task = installed->task;
+  task.extend = task.command.empty() && !task.no_entrypoint;
   task.command.insert(task.command.end(), arguments.begin(), arguments.end());
   Begin begin_words =
       installed_begin({installed->temporary ? sandbox::Kind::kTemporary : sandbox::Kind::kInstalled,
@@ -353,7 +403,8 @@ Result<int> run_installed(const std::string& alias, const std::vector<std::strin
   }
   ExecWords exec;
   exec.command = std::move(task.command);
-  exec.image_command = !task.no_entrypoint;
+  exec.entrypoint = !task.no_entrypoint;
+  exec.extend = task.extend;
   return enter(std::move(begin_words), exec);
 }
 

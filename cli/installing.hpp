@@ -25,6 +25,8 @@ struct InstallWords {
 Result<void> install(const InstallWords& words, const SpecWords& spec);
 // Removes the script, if it is one of ours, and all that the sandbox has kept.
 Result<void> uninstall(const std::string& alias);
+// The same of all that are installed.
+Result<void> uninstall_all();
 // Those that are installed.
 Result<void> list_installed(Format format);
 

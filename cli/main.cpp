@@ -10,27 +10,19 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "base/nearest_word.hpp"
 #include "cli/command_line.hpp"
 #include "cli/context.hpp"
+#include "cli/parse_errors.hpp"
 
 namespace {
 
 using namespace msb;
 
 using Words = std::vector<std::string>;
-
-// Commands that run others, which follow behind "--".
-bool takes_rest(std::string_view command) {
-  static const std::set<std::string_view> kTaking = {"exe",  "x",       "run", "r",  "shell",
-                                                     "exec", "install", "i",   "add"};
-  return kTaking.contains(command);
-}
 
 // `msx IMAGE` is `msb exe IMAGE`, and `msi IMAGE` is `msb install IMAGE`.
 void expand_wrapper(std::string_view program, Words& words) {
@@ -47,7 +39,7 @@ Words take_rest(Words& words) {
   const auto command =
       std::ranges::find_if(words, [](const std::string& word) { return !word.starts_with('-'); });
   const auto marker = std::ranges::find(words, "--");
-  if (command == words.end() || marker == words.end() || !takes_rest(*command)) {
+  if (command == words.end() || marker == words.end() || !cli::takes_rest(*command)) {
     return {};
   }
   Words rest(marker + 1, words.end());
@@ -55,76 +47,22 @@ Words take_rest(Words& words) {
   return rest;
 }
 
-const CLI::App* named_command(const CLI::App& app) {
-  const CLI::App* at = &app;
-  while (!at->get_subcommands().empty()) {
-    at = at->get_subcommands().front();
-  }
-  return at;
-}
-
-std::string full_name(const CLI::App& app) {
-  std::string name = app.get_name();
-  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
-    at = at->get_subcommands().front();
-    name += " " + at->get_name();
-  }
-  return name;
-}
-
-Words command_names(const CLI::App& app) {
-  Words names;
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
-    names.push_back(command->get_name());
-    std::ranges::copy(command->get_aliases(), std::back_inserter(names));
-  }
-  return names;
-}
-
-Words option_names(const CLI::App& command) {
-  Words names;
-  for (const CLI::Option* option : command.get_options()) {
-    for (const std::string& name : option->get_lnames()) {
-      names.push_back("--" + name);
-    }
-  }
-  return names;
-}
-
-// The first word that no command or option accounts for.
-std::string unexpected_word(const CLI::App& app) {
-  const Words left = app.remaining(true);
-  return left.empty() ? "" : left.front();
-}
-
-// One sentence, with the nearest right word where one is near.
-std::string explain(const CLI::App& app, const CLI::ParseError& error, const Words& words) {
-  const CLI::App* command = named_command(app);
-  const bool wants_command =
-      !command->get_subcommands([](const CLI::App*) { return true; }).empty();
-  // The last word that was read: CLI11 says what is missing, not what was there instead.
-  std::string word = unexpected_word(app);
-  if (word.empty() && command == &app) {
-    const auto first =
-        std::ranges::find_if(words, [](const std::string& text) { return !text.starts_with('-'); });
-    word = first == words.end() ? "" : *first;
-  }
-  if (wants_command && !word.empty() && !word.starts_with('-')) {
-    return fmt::format("there is no command \"{}\"{}", word,
-                       did_you_mean(word, command_names(*command)));
-  }
-  if (word.starts_with('-')) {
-    const std::string name = word.substr(0, word.find('='));
-    return fmt::format("there is no option {}{}", name, did_you_mean(name, option_names(*command)));
-  }
-  return error.what();
-}
-
-void add_levels(CLI::App& app, cli::Invocation& invocation) {
-  app.add_flag("--debug,--trace", invocation.debug, "Explain each phase, with its time");
+// Of msb and of every command that it has by now: they may stand on both sides of a command's name.
+// CLI11's fallthrough() would let --version stand there as well.
+void add_levels(CLI::App& command, cli::Invocation& invocation) {
+  CLI::Option* debug = command.add_flag("--debug,--trace", invocation.debug,
+                                        "Explain each phase, with its time; also behind COMMAND");
   // Those of the 0.2 line. What fails is told in any case, and nothing else is.
   static bool ignored = false;
-  app.add_flag("--error,--warn,--info", ignored, "Say no more than usual")->group("");
+  command.add_flag("--error,--warn,--info", ignored, "Say no more than usual")->group("");
+  if (command.get_parent() != nullptr) {
+    debug->group("");  // the help of msb has it
+  }
+  for (CLI::App* one : command.get_subcommands([](const CLI::App*) { return true; })) {
+    if (!one->get_prefix_command()) {  // else its words mean nothing
+      add_levels(*one, invocation);
+    }
+  }
 }
 
 // So that no lock or volume is opened in the place of a standard stream that was closed, and
@@ -153,31 +91,37 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("-V,--version", MSB_VERSION);
   app.footer("`msb COMMAND --help` shows options and examples.");
-  add_levels(app, invocation);
   cli::add_run_commands(app, invocation);
   cli::add_project_commands(app, invocation);
   cli::add_install_commands(app, invocation);
   cli::add_running_commands(app, invocation);
   cli::add_file_commands(app, invocation);
   cli::add_image_commands(app, invocation);
-  app.add_subcommand("version", "Print the version.")->callback([&] {
+  CLI::App* version = app.add_subcommand("version", "Print the version.");
+  cli::add_examples(*version, "  msb version");
+  version->callback([&] {
     invocation.action = [] {
       const auto printed = cli::print(fmt::format("msb {}\n", MSB_VERSION));
       return printed ? Result<int>(0) : std::unexpected(printed.error());
     };
   });
+  add_levels(app, invocation);
   try {
     Words reversed(words.rbegin(), words.rend());
     app.parse(reversed);
   } catch (const CLI::Success& success) {
     return app.exit(success);
   } catch (const CLI::ParseError& error) {
-    cli::complain(fmt::format("{}; see `{} --help`", explain(app, error, words), full_name(app)));
+    cli::complain(fmt::format("{}; see `{} --help`",
+                              cli::explain(app, error, words, invocation.rest),
+                              cli::full_name(app)));
     return cli::kExitUsage;
   }
   const auto status = invocation.action();
   if (!status) {
-    cli::complain(status.error().message);
+    if (!status.error().message.empty()) {  // else it has been told
+      cli::complain(status.error().message);
+    }
     return cli::kExitFailure;
   }
   return *status;

@@ -10,9 +10,11 @@
 #include <utility>
 
 #include "base/home.hpp"
+#include "cli/installing.hpp"
 #include "cli/target.hpp"
 #include "cli/text.hpp"
 #include "oci/printable.hpp"
+#include "oci/store/store_lock.hpp"
 #include "sandbox/disk.hpp"
 #include "sandbox/files.hpp"
 #include "sandbox/project.hpp"
@@ -74,32 +76,125 @@ std::string state_word(const std::optional<sandbox::Running>& running,
                      record->status);
 }
 
-// What is removed of a sandbox has to be one's state: a directory that this program made.
+// Nothing is there of one that never ran.
 Result<std::uint64_t> remove_state(const sandbox::StateDirectory& state, const std::string& name) {
-  const auto directory = sandbox::open_directory(state.path());
-  if (!directory) {
-    return std::unexpected(directory.error());
-  }
-  if (!*directory) {
+  if (!state.exists()) {
     return 0;
   }
-  if (!state.is_one()) {
-    return fail("'{}' is not what a sandbox has kept, and stays", state.path());
+  const auto removed = state.remove();
+  if (!removed) {
+    return std::unexpected(removed.error());
   }
-  const auto lock = state.lock();
-  if (!lock) {
-    return std::unexpected(lock.error());
-  }
-  if (!*lock) {
+  if (!*removed) {
     return fail("'{0}' is running; `msb down {0}` first", name);
   }
-  const std::uint64_t space = sandbox::space_of(state.disk());
-  auto removed = sandbox::remove_tree(state.path());
-  return removed ? Result<std::uint64_t>(space) : std::unexpected(removed.error());
+  return **removed;
 }
 
 Result<void> tell_cleaned(std::string_view what, std::uint64_t space) {
   return print(fmt::format("Removed what {} had kept ({})\n", what, format_size(space)));
+}
+
+// Of all sandboxes in the project's folder, and the folder.
+Result<std::uint64_t> remove_states(const sandbox::Project& project, const Fd& folder) {
+  std::uint64_t space = 0;
+  std::error_code error;
+  std::vector<std::string> names;
+  for (auto entry = fs::directory_iterator(fmt::format("/proc/self/fd/{}", folder.get()), error);
+       !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (entry->is_directory(error) && !entry->is_symlink(error) && !sandbox::is_remainder(name)) {
+      names.push_back(name);
+    }
+  }
+  for (const std::string& name : names) {
+    const auto removed = remove_state(
+        sandbox::StateDirectory(fmt::format("{}/{}", project.state_folder(), name)), name);
+    if (!removed) {
+      return removed;
+    }
+    space += *removed;
+  }
+  auto removed = sandbox::remove_tree(project.state_folder());
+  return removed ? Result<std::uint64_t>(space) : std::unexpected(removed.error());
+}
+
+// Its folder alone where the Sandboxfile is gone, or cannot be read.
+Result<sandbox::Project> project_to_clean(const std::string& file) {
+  auto project = open_project(file);
+  if (project) {
+    return project;
+  }
+  const auto found = sandbox::find_sandboxfile(file);
+  std::error_code error;
+  sandbox::Project remains;
+  remains.directory =
+      fs::canonical(found && *found ? fs::path(**found).parent_path() : fs::path("."), error);
+  remains.shown = remains.state_folder();
+  const bool there = !error && sandbox::StateDirectory(remains.state_folder()).exists();
+  return there ? Result<sandbox::Project>(std::move(remains)) : std::unexpected(project.error());
+}
+
+// What is below $MSB_HOME, and the commands that were installed.
+Result<void> clean_home(bool force) {
+  const auto home = home_directory();
+  if (!home) {
+    return std::unexpected(home.error());
+  }
+  if (!force) {
+    return fail("this removes all images and installed sandboxes in '{}': add --force", *home);
+  }
+  const auto running = sandbox::list_running();
+  if (!running) {
+    return std::unexpected(running.error());
+  }
+  if (!running->empty()) {
+    return fail("'{}' is running; end what runs first (`msb ps`)", running->front().who.name);
+  }
+  const auto lock = oci::StoreLock::acquire(*home, oci::StoreLock::Kind::kExclusiveNow);
+  if (!lock) {
+    return fail("the images in '{}' are being used by another msb; try again when it is done",
+                *home);
+  }
+  if (auto removed = uninstall_all(); !removed) {
+    return removed;
+  }
+  for (const char* part : {"installed", "scratch", "layers", "blobs"}) {
+    if (auto removed = sandbox::remove_tree(fmt::format("{}/{}", *home, part)); !removed) {
+      return removed;
+    }
+  }
+  for (const char* file : {"images.db", "images.db-wal", "images.db-shm", "consents.json"}) {
+    std::error_code error;
+    fs::remove(fmt::format("{}/{}", *home, file), error);
+    if (error) {
+      return fail_errno(error.value(), "cannot remove '{}/{}'", *home, file);
+    }
+  }
+  return print(fmt::format("Removed what is in {}\n", *home));
+}
+
+// What single sandboxes have kept, also those that are no longer in the Sandboxfile.
+Result<void> clean_named(const sandbox::Project& project, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    if (auto checked = sandbox::check_name(name); !checked) {
+      return checked;
+    }
+    const sandbox::StateDirectory state(project.identity(name).state);
+    if (!state.exists()) {
+      if (const auto entry = project.get(name); !entry) {
+        return std::unexpected(entry.error());
+      }
+    }
+    const auto space = remove_state(state, name);
+    if (!space) {
+      return std::unexpected(space.error());
+    }
+    if (auto told = tell_cleaned(name, *space); !told) {
+      return told;
+    }
+  }
+  return {};
 }
 
 }  // namespace
@@ -252,92 +347,31 @@ Result<void> status(const std::string& file, const std::vector<std::string>& nam
 
 Result<void> clean(const CleanWords& words) {
   if (words.user || words.all) {
-    const auto home = home_directory();
-    if (!home) {
-      return std::unexpected(home.error());
-    }
-    if (!words.force) {
-      return fail("this removes all images and installed sandboxes in '{}': add --force", *home);
-    }
-    const auto running = sandbox::list_running();
-    if (!running) {
-      return std::unexpected(running.error());
-    }
-    if (!running->empty()) {
-      return fail("'{}' is running; end what runs first (`msb ps`)", running->front().who.name);
-    }
-    for (const char* part : {"scratch", "installed", "layers", "blobs"}) {
-      if (auto removed = sandbox::remove_tree(fmt::format("{}/{}", *home, part)); !removed) {
-        return removed;
-      }
-    }
-    for (const char* file : {"images.db", "images.db-wal", "images.db-shm", "consents.json"}) {
-      std::error_code error;
-      fs::remove(fmt::format("{}/{}", *home, file), error);
-    }
-    if (auto printed = print(fmt::format("Removed what is in {}\n", *home));
-        !printed || !words.all) {
-      return printed;
+    if (auto cleaned = clean_home(words.force); !cleaned || !words.all) {
+      return cleaned;
     }
   }
-  const auto project = open_project(words.file);
+  const auto project = project_to_clean(words.file);
   if (!project) {
     return std::unexpected(project.error());
   }
-  // Also before single ones: what is reached through a link in its place is not the project's.
-  if (const auto folder = sandbox::open_directory(project->state_folder()); !folder) {
+  // What is reached through a link in its place is not the project's.
+  const auto folder = sandbox::open_directory(project->state_folder());
+  if (!folder) {
     return std::unexpected(folder.error());
   }
-  for (const std::string& name : words.names) {
-    if (auto checked = sandbox::check_name(name); !checked) {
-      return checked;
-    }
-    const sandbox::StateDirectory state(project->identity(name).state);
-    if (!state.exists()) {
-      if (const auto entry = project->get(name); !entry) {
-        return std::unexpected(entry.error());
-      }
-    }
-    const auto space = remove_state(state, name);
-    if (!space) {
-      return std::unexpected(space.error());
-    }
-    if (auto told = tell_cleaned(name, *space); !told) {
-      return told;
-    }
-  }
   if (!words.names.empty()) {
-    return {};
+    return clean_named(*project, words.names);
   }
   if (!words.force) {
     return fail("this removes what all sandboxes of {} have kept: name one, or add --force",
                 project->shown);
   }
-  const auto folder = sandbox::open_directory(project->state_folder());
-  if (!folder) {
-    return std::unexpected(folder.error());
+  if (!*folder) {
+    return tell_cleaned(project->shown, 0);
   }
-  std::uint64_t space = 0;
-  std::error_code error;
-  std::vector<std::string> names;
-  for (auto entry = fs::directory_iterator(project->state_folder(), error);
-       !error && entry != fs::directory_iterator(); entry.increment(error)) {
-    if (entry->is_directory(error) && !entry->is_symlink(error)) {
-      names.push_back(entry->path().filename().string());
-    }
-  }
-  for (const std::string& name : names) {
-    const auto removed = remove_state(
-        sandbox::StateDirectory(fmt::format("{}/{}", project->state_folder(), name)), name);
-    if (!removed) {
-      return std::unexpected(removed.error());
-    }
-    space += *removed;
-  }
-  if (auto removed = sandbox::remove_tree(project->state_folder()); !removed) {
-    return removed;
-  }
-  return tell_cleaned(project->shown, space);
+  const auto space = remove_states(*project, **folder);
+  return space ? tell_cleaned(project->shown, *space) : std::unexpected(space.error());
 }
 
 }  // namespace msb::cli

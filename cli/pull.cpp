@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/pull.hpp"
 
+#include <poll.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
 #include <chrono>
+#include <csignal>
 #include <memory>
 #include <utility>
 
@@ -82,16 +87,16 @@ Result<oci::Pulled> pull_one(Context& context, const PullOptions& options,
 
 }  // namespace
 
-Result<void> pull_image(Context& context, const std::string& text) {
-  const auto reference = oci::resolve_reference(context.settings, text);
-  if (!reference) {
-    return std::unexpected(reference.error());
-  }
-  const auto pulled = pull_one(context, {}, *reference);
-  return pulled ? Result<void>() : std::unexpected(pulled.error());
+namespace {
+
+// Whoever needs the image may be killed. False when it is gone already, so that nobody reads.
+bool end_with_parent(int errors) {
+  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  pollfd entry{errors, 0, 0};
+  return ::poll(&entry, 1, 0) == 0;
 }
 
-Result<void> pull(const PullOptions& options) {
+Result<void> pull_all(const PullOptions& options) {
   auto context = Context::open();
   if (!context) {
     return std::unexpected(context.error());
@@ -118,6 +123,23 @@ Result<void> pull(const PullOptions& options) {
     }
   }
   return options.format == Format::kJson ? print_json(documents) : Result<void>();
+}
+
+}  // namespace
+
+Result<void> pull(const PullOptions& options) {
+  if (options.errors >= 0 && !end_with_parent(options.errors)) {
+    return std::unexpected(Error{});
+  }
+  auto pulled = pull_all(options);
+  if (!pulled && options.errors >= 0) {
+    const std::string& message = pulled.error().message;
+    // Whoever is not there any more is told nothing.
+    [[maybe_unused]] const ssize_t written =
+        ::write(options.errors, message.data(), message.size());
+    return std::unexpected(Error{});
+  }
+  return pulled;
 }
 
 }  // namespace msb::cli

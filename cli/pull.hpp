@@ -16,13 +16,11 @@ struct PullOptions {
   bool insecure = false;
   unsigned timeout = 30;  // seconds without a byte
   Format format = Format::kTable;
+  int errors = -1;  // a descriptor that gets the sentence of an error instead of standard error
 };
 
 // Prints NAME@DIGEST, or a document, for each reference; progress goes to standard error. Stops at
 // the first that fails.
 Result<void> pull(const PullOptions& options);
-
-// Pulls one that something needs, with progress on standard error.
-Result<void> pull_image(Context& context, const std::string& reference);
 
 }  // namespace msb::cli

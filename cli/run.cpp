@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <filesystem>
 #include <utility>
@@ -153,6 +154,11 @@ Result<int> run(const RunWords& words) {
 }
 
 Result<int> shell(const RunWords& words) {
+  if (words.detach) {
+    RunWords apart = words;
+    apart.name += "~shell";
+    return run(apart);
+  }
   const auto targets = Targets::look(words.file);
   if (!targets) {
     return std::unexpected(targets.error());
@@ -170,9 +176,13 @@ Result<int> shell(const RunWords& words) {
   exec.command.insert(exec.command.end(), words.arguments.begin(), words.arguments.end());
   exec.no_terminal = words.no_terminal;
   if (target->running) {
-    return exec_in(*target->running, exec);
+    auto status = enter_running(*target->running, exec);
+    // Nobody was in it any more: it is started anew, if it is known how.
+    if (status || status.error().code != ESRCH || !targets->can_start(target->who)) {
+      return status;
+    }
   }
-  if (target->who.kind != sandbox::Kind::kProject) {
+  if (target->who.kind == sandbox::Kind::kInstalled) {
     return enter(installed_begin(target->who, *declared), exec);
   }
   const auto entry = targets->project()->get(words.name);

@@ -105,7 +105,10 @@ Result<void> ps(Format format) {
   std::vector<std::vector<std::string>> rows = {
       {"ID", "NAME", "IMAGE", "STATUS", "UP", "PORTS", "PROJECT"}};
   for (const Running& one : *running) {
-    const auto status = status_of(one);
+    // One that is starting, or hangs, does not keep the others from being shown.
+    auto client = sandbox::ControlClient::connect(one.control_socket());
+    const auto status = client ? client->call("status", Json::object(), std::chrono::seconds(2))
+                               : std::unexpected(client.error());
     Json document = describe(one);
     document["status"] = status ? *status : Json();
     const Json known = status ? *status : Json::object();

@@ -142,6 +142,8 @@ void add_shell(CLI::App& app, Invocation& invocation) {
   add_file(*shell, words().run.file);
   add_yes(*shell, words().run.yes);
   add_no_terminal(*shell, words().run.no_terminal);
+  shell->add_flag("-d,--detach", words().run.detach,
+                  "Leave it running with that shell, or with nothing in it, and print its name");
   refuse_builds(*shell);
   shell->add_option("name", words().run.name, "The sandbox")->type_name("NAME")->required();
   add_examples(*shell, "  msb shell web\n  msb shell web -- -c 'ls /'");
@@ -195,6 +197,7 @@ void add_project_file(CLI::App& app, Invocation& invocation) {
   CLI::App* init = app.add_subcommand("init", "Make a Sandboxfile here.");
   init->group(kProjects);
   init->add_option("-f,--file,path", words().path, "The directory, or the file")->type_name("PATH");
+  add_examples(*init, "  msb init\n  msb init --file shop/Sandboxfile");
   init->callback(
       [&invocation] { invocation.action = succeeding([] { return cli::init(words().path); }); });
 
@@ -233,6 +236,7 @@ void add_project_file(CLI::App& app, Invocation& invocation) {
   remove->alias("rm")->group(kProjects);
   add_file(*remove, words().named.file);
   add_names(*remove, words().named.names, true);
+  add_examples(*remove, "  msb remove web\n  msb remove web db");
   remove->callback([&invocation] {
     invocation.action =
         succeeding([] { return cli::remove(words().named.file, words().named.names); });
@@ -244,6 +248,7 @@ void add_project_state(CLI::App& app, Invocation& invocation) {
   list->alias("ls")->group(kProjects);
   add_file(*list, words().named.file);
   add_format(*list, words().named.format);
+  add_examples(*list, "  msb list\n  msb list --format json");
   list->callback([&invocation] {
     invocation.action =
         succeeding([] { return cli::list(words().named.file, words().named.format); });
@@ -255,6 +260,7 @@ void add_project_state(CLI::App& app, Invocation& invocation) {
   add_file(*status, words().named.file);
   add_format(*status, words().named.format);
   add_names(*status, words().named.names, false);
+  add_examples(*status, "  msb status\n  msb status --format json web");
   status->callback([&invocation] {
     invocation.action = succeeding(
         [] { return cli::status(words().named.file, words().named.names, words().named.format); });
@@ -314,6 +320,7 @@ void add_attach(CLI::App& app, Invocation& invocation) {
       ->type_name("NAME")
       ->required()
       ->expected(1);
+  add_examples(*attach, "  msb attach web\n  msb attach --from-start web");
   attach->callback([&invocation] {
     invocation.action = [] { return cli::attach(words().named, words().from_start); };
   });
@@ -323,6 +330,7 @@ void add_lists(CLI::App& app, Invocation& invocation) {
   CLI::App* ps = app.add_subcommand("ps", "List all sandboxes that run.");
   ps->group(kRunning);
   add_format(*ps, words().named.format);
+  add_examples(*ps, "  msb ps\n  msb ps --format json");
   ps->callback([&invocation] {
     invocation.action = succeeding([] { return cli::ps(words().named.format); });
   });
@@ -332,6 +340,7 @@ void add_lists(CLI::App& app, Invocation& invocation) {
   add_file(*inspect, words().named.file);
   add_format(*inspect, words().named.format);
   add_names(*inspect, words().named.names, true);
+  add_examples(*inspect, "  msb inspect web\n  msb inspect web db");
   inspect->callback([&invocation] {
     invocation.action = succeeding([] { return cli::inspect(words().named); });
   });
@@ -342,6 +351,7 @@ void add_lists(CLI::App& app, Invocation& invocation) {
   add_file(*port, words().named.file);
   add_format(*port, words().named.format);
   add_names(*port, words().named.names, true);
+  add_examples(*port, "  msb port web\n  msb port --format json web");
   port->callback([&invocation] {
     invocation.action = succeeding([] { return cli::show_ports(words().named); });
   });
@@ -358,6 +368,10 @@ void add_ends(CLI::App& app, Invocation& invocation) {
   stop->add_option("-s,--signal", words().stop.signal, "What their processes get")
       ->type_name("SIGNAL");
   add_names(*stop, words().named.names, true);
+  add_examples(*stop,
+               "  msb stop web\n"
+               "  msb stop --timeout 30 web db\n"
+               "  msb stop --signal SIGINT web");
   stop->callback([&invocation] {
     invocation.action = succeeding([] { return cli::stop(words().named, words().stop); });
   });
@@ -366,6 +380,7 @@ void add_ends(CLI::App& app, Invocation& invocation) {
   kill->group(kRunning);
   add_file(*kill, words().named.file);
   add_names(*kill, words().named.names, true);
+  add_examples(*kill, "  msb kill web\n  msb kill web db");
   kill->callback([&invocation] {
     invocation.action = succeeding([] {
       words().stop.kill = true;
@@ -377,6 +392,7 @@ void add_ends(CLI::App& app, Invocation& invocation) {
   wait->group(kRunning);
   add_file(*wait, words().named.file);
   add_names(*wait, words().named.names, true);
+  add_examples(*wait, "  msb wait web\n  msb wait web db");
   wait->callback(
       [&invocation] { invocation.action = [] { return wait_for_sandboxes(words().named); }; });
 
@@ -386,6 +402,7 @@ void add_ends(CLI::App& app, Invocation& invocation) {
     command->group(kRunning);
     add_file(*command, words().named.file);
     add_names(*command, words().named.names, true);
+    add_examples(*command, fmt::format("  msb {0} web\n  msb {0} web db", name));
     command->callback([&invocation, method = std::string(name)] {
       invocation.action = succeeding([method] { return set_paused(words().named, method); });
     });
@@ -446,6 +463,7 @@ void add_install_commands(CLI::App& app, Invocation& invocation) {
   CLI::App* uninstall = app.add_subcommand("uninstall", "Remove such a command, and its sandbox.");
   uninstall->group("Installed sandboxes");
   uninstall->add_option("alias", words().alias, "What is typed")->type_name("ALIAS")->required();
+  add_examples(*uninstall, "  msb uninstall python\n  msb uninstall node22");
   uninstall->callback([&invocation] {
     invocation.action = succeeding([] { return cli::uninstall(words().alias); });
   });

@@ -16,7 +16,8 @@
 #include "base/home.hpp"
 #include "cli/agreement.hpp"
 #include "cli/context.hpp"
-#include "cli/pull.hpp"
+#include "cli/notice.hpp"
+#include "cli/registry_program.hpp"
 #include "sandbox/compose.hpp"
 #include "sandbox/files.hpp"
 #include "sandbox/image_choice.hpp"
@@ -40,7 +41,7 @@ Result<sandbox::ImageChoice> find_or_pull(const std::string& image, const std::s
   };
   auto choice = choose();
   if (choice && !choice->missing.empty()) {
-    if (auto pulled = pull_image(*context, choice->missing); !pulled) {
+    if (auto pulled = fetch_image(choice->missing); !pulled) {
       return std::unexpected(pulled.error());
     }
     choice = choose();
@@ -52,8 +53,9 @@ Result<sandbox::ImageChoice> find_or_pull(const std::string& image, const std::s
 }
 
 Result<sandbox::ImageChoice> find_image(const Begin& words) {
-  if (words.who.state.empty() && !sandbox::is_local_image(words.spec.image)) {
-    // msb-vmm finds it, or has it pulled, by itself.
+  if (words.who.state.empty() && !words.background && !sandbox::is_local_image(words.spec.image)) {
+    // msb-vmm finds it, or has it pulled, by itself. In the background it could not tell how that
+    // goes.
     sandbox::ImageChoice choice;
     choice.image = words.spec.image;
     return choice;
@@ -73,34 +75,6 @@ sigset_t passed_on() {
   }
   return set;
 }
-
-// Says on a terminal what is waited for, when that takes more than half a second, and takes it
-// back.
-class Notice {
- public:
-  explicit Notice(std::string name) : name_(std::move(name)) {}
-  Notice(const Notice&) = delete;
-  Notice& operator=(const Notice&) = delete;
-  ~Notice() {
-    if (shown_) {
-      write_error("\r\x1b[K");
-    }
-  }
-  std::optional<sandbox::Launched::Json> next_event(sandbox::Launched& launched) const {
-    if (!shown_ && ::isatty(STDERR_FILENO) == 1) {
-      if (auto event = launched.next_event(std::chrono::milliseconds(500))) {
-        return event;
-      }
-      shown_ = true;
-      write_error(fmt::format("Starting {}...", name_));
-    }
-    return launched.next_event();
-  }
-
- private:
-  const std::string name_;
-  mutable bool shown_ = false;
-};
 
 // For --debug: what was done, and when since the start was asked for.
 class Phases {
@@ -143,7 +117,8 @@ Result<sandbox::Launched> begin(const Begin& words) {
   }
   const auto image = find_image(words);
   if (!image) {
-    return std::unexpected(image.error());
+    return std::unexpected(words.image_place.empty() ? image.error()
+                                                     : image.error().within(words.image_place));
   }
   phases.mark("the image is known");
   auto options = sandbox::compose(words.who, words.spec, words.directory, *image, *home);
@@ -174,8 +149,14 @@ Result<void> ensure_image(const std::string& image, const std::string& directory
 }
 
 Result<void> await_running(sandbox::Launched& launched, sandbox::Launched::Json* running) {
-  const Notice notice(launched.running().who.name);
-  while (auto event = notice.next_event(launched)) {
+  const std::string& name = launched.running().who.name;
+  Notice notice("Starting " + name);
+  auto event = launched.next_event(kSoon);
+  if (!event) {
+    notice.show();
+    event = launched.next_event();
+  }
+  for (; event; event = launched.next_event()) {
     const std::string word = sandbox::text_member(*event, "event").value_or("");
     if (word == "running") {
       if (running != nullptr) {
@@ -187,7 +168,9 @@ Result<void> await_running(sandbox::Launched& launched, sandbox::Launched::Json*
       const std::string message = sandbox::text_member(*event, "message").value_or("");
       const auto status = sandbox::number_member(*event, "status").value_or(0);
       launched.finish();
-      return fail("{}", message.empty() ? fmt::format("it ended at once, with status {}", status)
+      return fail("{}", message.empty() ? fmt::format("it ended at once, with status {}; `msb log "
+                                                      "{}` shows what it wrote",
+                                                      status, name)
                                         : message);
     }
   }

@@ -17,7 +17,8 @@ namespace msb::cli {
 struct Begin {
   sandbox::Identity who;
   sandbox::SandboxSpec spec;
-  std::string directory;  // what the spec's paths are relative to
+  std::string image_place;  // where the image was written, for errors: "Sandboxfile:3:12"; or empty
+  std::string directory;    // what the spec's paths are relative to
   sandbox::Task task;
   std::vector<std::string> hosts;  // NAME=SOCKET:PORT
   bool background = false;

@@ -4,11 +4,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <utility>
 
 #include "cli/context.hpp"
+#include "cli/notice.hpp"
 #include "cli/target.hpp"
 #include "sandbox/control_client.hpp"
 
@@ -51,7 +53,11 @@ Result<Ending> ask_to_end(const sandbox::Running& running, const StopWords& word
 }
 
 Result<void> await_end(const Ending& ending, seconds patience) {
-  if (sandbox::wait_for_end(ending.supervisor, patience)) {
+  Notice notice("Stopping " + ending.name);
+  if (ending.supervisor && !sandbox::wait_for_end(ending.supervisor, kSoon)) {
+    notice.show();
+  }
+  if (!ending.supervisor || sandbox::wait_for_end(ending.supervisor, patience)) {
     return {};
   }
   return fail("'{}' does not end; `msb kill {}` ends it at once", ending.name, ending.name);
@@ -71,6 +77,8 @@ Result<void> stop_all(const std::vector<sandbox::Running>& sandboxes, const Stop
     auto ending = ask_to_end(running, words);
     if (ending) {
       endings.push_back(std::move(*ending));
+    } else if (ending.error().code == ESRCH) {
+      endings.push_back({running.who.name, {}});  // by itself, just now
     } else if (!failed) {
       failed = ending.error();
     }

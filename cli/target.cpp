@@ -2,8 +2,11 @@
 #include "cli/target.hpp"
 
 #include <algorithm>
+#include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <system_error>
+#include <thread>
 
 #include "base/home.hpp"
 #include "base/nearest_word.hpp"
@@ -15,6 +18,8 @@ namespace msb::cli {
 namespace {
 
 constexpr std::size_t kMinDigits = 4;
+// A supervisor serves its control socket from its start on, and closes it just before its end.
+constexpr std::chrono::seconds kPatience{20};
 
 std::vector<std::string> installed_names(const std::string& home) {
   std::vector<std::string> names;
@@ -64,6 +69,11 @@ std::optional<sandbox::Running> Targets::running(const sandbox::Identity& who) c
   return found == running_.end() ? std::nullopt : std::optional(*found);
 }
 
+bool Targets::can_start(const sandbox::Identity& who) const {
+  return who.kind == sandbox::Kind::kInstalled ||
+         (who.kind == sandbox::Kind::kProject && project_ && project_->directory == who.project);
+}
+
 Result<Target> Targets::find(const std::string& name) const {
   if (project_ && project_->find(name) != nullptr) {
     const sandbox::Identity who = project_->identity(name);
@@ -92,7 +102,9 @@ Result<Target> Targets::find(const std::string& name) const {
   if (project_error_) {
     return std::unexpected(*project_error_);
   }
-  return fail("there is no sandbox '{}'{}", oci::printable(name), did_you_mean(name, names()));
+  const std::string nearest = did_you_mean(name, names());
+  return fail("there is no sandbox '{}'{}", oci::printable(name),
+              nearest.empty() ? "; `msb ps` shows those that run" : nearest);
 }
 
 Result<Target> Targets::find_running(const std::string& name) const {
@@ -145,12 +157,22 @@ std::string describe(const sandbox::Identity& who, const std::optional<sandbox::
 }
 
 Result<sandbox::ControlClient> control(const sandbox::Running& running) {
-  auto client = sandbox::ControlClient::connect(running.control_socket());
-  if (!client) {
-    return fail("'{}' is just starting, or ending: try again in a moment ({})", running.who.name,
-                client.error().message);
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (true) {
+    auto client = sandbox::ControlClient::connect(running.control_socket());
+    if (client) {
+      return client;
+    }
+    if (!sandbox::is_alive(running)) {
+      return std::unexpected(Error{fmt::format("'{}' has just ended", running.who.name), ESRCH});
+    }
+    if (std::chrono::steady_clock::now() > deadline) {
+      return fail("'{}' is still starting, or does not come to its end ({})", running.who.name,
+                  client.error().message);
+    }
+    // Of another process's progress nothing tells us but its files.
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  return client;
 }
 
 }  // namespace msb::cli

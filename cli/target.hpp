@@ -36,6 +36,9 @@ class Targets {
   // The one that runs of this identity.
   [[nodiscard]] std::optional<sandbox::Running> running(const sandbox::Identity& who) const;
 
+  // Whether it is known how to start it: an installed one, or of the project at hand.
+  [[nodiscard]] bool can_start(const sandbox::Identity& who) const;
+
   [[nodiscard]] const std::optional<sandbox::Project>& project() const { return project_; }
   [[nodiscard]] const std::vector<sandbox::Running>& all() const { return running_; }
   [[nodiscard]] const std::string& home() const { return home_; }
@@ -55,7 +58,8 @@ Result<sandbox::Project> open_project(const std::string& file);
 // "web", or "web (in /home/me/shop)" where that is not the project at hand.
 std::string describe(const sandbox::Identity& who, const std::optional<sandbox::Project>& at_hand);
 
-// Its control socket, with what to do when it is not served yet.
+// Its control socket; waits, not for ever, while it is not served yet. Fails with code ESRCH when
+// the sandbox ended before.
 Result<sandbox::ControlClient> control(const sandbox::Running& running);
 
 }  // namespace msb::cli

@@ -26,6 +26,9 @@ std::optional<std::int64_t> parse_time(std::string_view text);
 // "2026-11-25T08:43:29Z"
 std::string format_time(std::int64_t seconds);
 
+// A word as a shell reads it as one: in single quotes, or as it is where that is plain enough.
+std::string quote_for_shell(std::string_view word);
+
 // Rows as columns of equal width, two blanks between them, one row a line; the first row is the
 // heading.
 std::string format_table(const std::vector<std::vector<std::string>>& rows);

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/up.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <filesystem>
 #include <ranges>
 #include <set>
 #include <utility>
@@ -11,7 +15,10 @@
 #include "cli/agreement.hpp"
 #include "cli/context.hpp"
 #include "cli/entering.hpp"
+#include "cli/notice.hpp"
 #include "cli/stopping.hpp"
+#include "oci/printable.hpp"
+#include "sandbox/consent.hpp"
 #include "sandbox/dependency_order.hpp"
 #include "sandbox/files.hpp"
 #include "sandbox/readiness.hpp"
@@ -27,7 +34,7 @@ using Entry = sandbox::Sandboxfile::Entry;
 constexpr std::chrono::seconds kReady{60};
 // How long one that publishes none and has dependents is waited for to listen on any: it may be no
 // server at all.
-constexpr std::chrono::seconds kServing{10};
+constexpr std::chrono::seconds kServing{20};
 
 std::set<std::uint16_t> published_ports(const sandbox::SandboxSpec& spec) {
   std::set<std::uint16_t> ports;
@@ -38,6 +45,44 @@ std::set<std::uint16_t> published_ports(const sandbox::SandboxSpec& spec) {
     }
   }
   return ports;
+}
+
+// "Sandboxfile:3:12", where something of it was written.
+std::string place(const Project& project, const sandbox::Position& position) {
+  return fmt::format("{}:{}:{}", project.shown, position.line, position.column);
+}
+
+// What the Sandboxfile names has to be there, which is told with its place.
+Result<void> check_paths(const Project& project, const Entry& entry) {
+  for (std::size_t i = 0; i < entry.spec.volumes.size(); ++i) {
+    const auto opened = sandbox::open_volume(entry.spec.volumes[i], project.directory);
+    if (!opened) {
+      return std::unexpected(opened.error().within(place(project, entry.places.volumes[i])));
+    }
+  }
+  for (std::size_t i = 0; i < entry.spec.env_files.size(); ++i) {
+    const auto path = std::filesystem::path(project.directory) / entry.spec.env_files[i];
+    if (::access(path.c_str(), R_OK) != 0) {
+      return fail_errno(errno, "{}: cannot read the variables in '{}'",
+                        place(project, entry.places.env_files[i]), oci::printable(path.string()));
+    }
+  }
+  return {};
+}
+
+// An error of one's start. The supervisor tells of a port by its numbers.
+Error locate(const Project& project, const Entry& entry, const Error& error) {
+  if (error.message.starts_with(project.shown + ":")) {
+    return error;
+  }
+  for (std::size_t i = 0; i < entry.spec.ports.size(); ++i) {
+    const auto port = parse_publish(entry.spec.ports[i]);
+    if (port && error.message.find(fmt::format("port {} of {}", port->host.port(),
+                                               port->host.text())) != std::string::npos) {
+      return error.within(fmt::format("{}: {}", place(project, entry.places.ports[i]), entry.name));
+    }
+  }
+  return error.within(entry.name);
 }
 
 // The ports at which a dependency is reached: those that it publishes, and those that it listens
@@ -96,14 +141,25 @@ bool has_dependents(const Project& project, const std::string& name) {
 Result<void> await_readiness(const Project& project, const Entry& entry,
                              const sandbox::Running& running) {
   const auto ports = published_ports(entry.spec);
+  const std::string socket = running.agent_socket();
+  Notice notice(fmt::format("Waiting until {} is ready", entry.name));
   if (!ports.empty()) {
-    return sandbox::wait_until_listening(running.agent_socket(), ports, kReady);
+    auto listening = sandbox::wait_until_listening(socket, ports, kSoon);
+    if (!listening && listening.error().code == ETIMEDOUT) {
+      notice.show();
+      listening = sandbox::wait_until_listening(socket, ports, kReady);
+    }
+    return listening;
   }
   const auto task = sandbox::choose_task(entry.spec, {}, true);
   if (!has_dependents(project, entry.name) || (task && task->idle)) {
     return {};
   }
-  const auto serving = sandbox::wait_until_serving(running.agent_socket(), kServing);
+  auto serving = sandbox::wait_until_serving(socket, kSoon);
+  if (serving && !*serving) {
+    notice.show();
+    serving = sandbox::wait_until_serving(socket, kServing);
+  }
   return serving ? Result<void>() : std::unexpected(serving.error());
 }
 
@@ -111,7 +167,7 @@ Result<void> finish_start(const Project& project, Coming& coming) {
   const std::string& name = coming.entry->name;
   sandbox::Launched::Json running;
   if (auto runs = await_running(coming.launched, &running); !runs) {
-    return std::unexpected(runs.error().within(name));
+    return std::unexpected(locate(project, *coming.entry, runs.error()));
   }
   if (auto ready = await_readiness(project, *coming.entry, coming.launched.running()); !ready) {
     const auto record = sandbox::StateDirectory(project.identity(name).state).exit_record();
@@ -162,7 +218,7 @@ Result<void> start_level(const Project& project, const std::vector<std::string>&
     } else if (launched.error().code == sandbox::kAlreadyRunning) {
       already.push_back(*entry);
     } else {
-      failed = launched.error().within(name);
+      failed = locate(project, **entry, launched.error());
       break;
     }
   }
@@ -183,6 +239,9 @@ Result<void> start_level(const Project& project, const std::vector<std::string>&
 }  // namespace
 
 Result<Begin> begin_of(const Project& project, const Entry& entry, const UpWords& words) {
+  if (auto checked = check_paths(project, entry); !checked) {
+    return std::unexpected(checked.error());
+  }
   if (auto agreed = agree(project, entry, words.yes); !agreed) {
     return std::unexpected(agreed.error());
   }
@@ -196,6 +255,7 @@ Result<Begin> begin_of(const Project& project, const Entry& entry, const UpWords
   Begin begin_words;
   begin_words.who = project.identity(entry.name);
   begin_words.spec = entry.spec;
+  begin_words.image_place = place(project, entry.places.image);
   begin_words.directory = project.directory;
   begin_words.hosts = std::move(*hosts);
   begin_words.debug = words.debug;
@@ -241,6 +301,7 @@ Result<void> down(const UpWords& words) {
       return std::unexpected(entry.error());
     }
   }
+  std::optional<Error> failed;
   // Whoever depends on another goes first.
   for (const auto& level : std::views::reverse(*levels)) {
     std::vector<sandbox::Running> going;
@@ -254,15 +315,18 @@ Result<void> down(const UpWords& words) {
       if (!meant || !*id) {
         continue;
       }
-      if (const auto running = wait_for_start(who)) {
+      const auto running = wait_for_start(who);
+      if (running) {
         going.push_back(*running);
+      } else if (running.error().code != ESRCH && !failed) {
+        failed = running.error();
       }
     }
     if (auto stopped = stop_all(going, {}); !stopped) {
       return stopped;
     }
   }
-  return {};
+  return failed ? Result<void>(std::unexpected(*failed)) : Result<void>();
 }
 
 Result<void> apply(const UpWords& words) {

@@ -6,12 +6,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <filesystem>
 #include <iterator>
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 
 #include "base/control.hpp"
@@ -40,17 +38,6 @@ Result<Fd> open_part(std::string_view what, const std::string& named,
   return file;
 }
 
-// What a descriptor that was handed to us is of; other paths are as the user wrote them.
-std::string real_path(const Fd& file, const std::string& path) {
-  if (!path.starts_with("/dev/fd/")) {
-    return path;
-  }
-  std::error_code error;
-  const auto target =
-      std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", file.get()), error);
-  return error ? path : target.string();
-}
-
 Result<void> add_shares(const RunOptions& options, Configuration& result, std::string& boot) {
   const auto shares = parse_shares(options.shares);
   if (!shares) {
@@ -63,7 +50,7 @@ Result<void> add_shares(const RunOptions& options, Configuration& result, std::s
     }
     const std::string path = fmt::format("shares/{}", result.shares.size());
     result.shares.push_back({share, path});
-    result.shares.back().words.host = real_path(*root, share.host);
+    result.shares.back().words.host = shown_path(share.host);
     boot += fmt::format("share {} {} {}\n", share.read_only ? "ro" : "rw", path, share.guest);
     result.config.shares.push_back({path, result.add(std::move(*root)), share.read_only,
                                     static_cast<std::uint32_t>(share.cache)});

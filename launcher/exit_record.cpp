@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/fd.hpp"
+#include "launcher/paths.hpp"
 
 namespace msb::launcher {
 
@@ -29,16 +30,16 @@ Result<void> write_whole(const Fd& file, std::string_view text) {
 Result<void> replace(const std::string& path, std::string_view text) {
   const std::string temporary = path + ".tmp";
   if (::unlink(temporary.c_str()) != 0 && errno != ENOENT) {
-    return fail_errno(errno, "cannot remove \"{}\"", temporary);
+    return fail_errno(errno, "cannot remove \"{}\"", shown_path(temporary));
   }
   const Fd file(
       ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, S_IRUSR | S_IWUSR));
   if (!file) {
-    return fail_errno(errno, "cannot make \"{}\"", temporary);
+    return fail_errno(errno, "cannot make \"{}\"", shown_path(temporary));
   }
   auto written = write_whole(file, text);
   if (written && ::rename(temporary.c_str(), path.c_str()) != 0) {
-    written = fail_errno(errno, "cannot rename \"{}\"", temporary);
+    written = fail_errno(errno, "cannot rename \"{}\"", shown_path(temporary));
   }
   if (!written) {
     ::unlink(temporary.c_str());
@@ -85,8 +86,8 @@ std::string record_text(const ExitRecord& record) {
 
 Result<void> write_record(const std::string& path, const ExitRecord& record) {
   if (auto written = replace(path, record_text(record)); !written) {
-    return std::unexpected(
-        written.error().within(fmt::format("the exit record \"{}\" is not written", path)));
+    return std::unexpected(written.error().within(
+        fmt::format("the exit record \"{}\" is not written", shown_path(path))));
   }
   return {};
 }

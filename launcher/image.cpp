@@ -19,9 +19,12 @@ Result<protocol::ProcessSpec> make_process(const oci::ImageConfig& image,
   if (!options.no_entrypoint) {
     process->arguments = image.entrypoint;
   }
-  const auto& rest = options.command.empty() ? image.cmd : options.command;
-  process->arguments.insert(process->arguments.end(), rest.begin(), rest.end());
-  if (process->arguments.empty()) {
+  std::vector<std::string>& arguments = process->arguments;
+  if (options.extend || options.command.empty()) {
+    arguments.insert(arguments.end(), image.cmd.begin(), image.cmd.end());
+  }
+  arguments.insert(arguments.end(), options.command.begin(), options.command.end());
+  if (arguments.empty()) {
     return fail("the image names no command; give one after `--`");
   }
   return process;

@@ -19,6 +19,7 @@ struct ProcessOptions {
   std::string directory;
   std::string user;            // name or number, with `:` and a group's if need be
   bool no_entrypoint = false;  // the command is all: the image's entrypoint stays out of it
+  bool extend = false;         // the command follows the image's, rather than taking its place
   std::string path;            // a directory that goes in front of PATH; empty: none
 };
 

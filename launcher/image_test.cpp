@@ -47,6 +47,15 @@ TEST_CASE("the user's command replaces the image's and keeps its entrypoint") {
   CHECK(process->user == "0");
 }
 
+TEST_CASE("the user's words can follow the image's command") {
+  ProcessOptions options;
+  options.command = {"mine", "too"};
+  options.extend = true;
+  const auto process = make_process(image(), options);
+  REQUIRE(process);
+  CHECK(process->arguments == std::vector<std::string>{"/entry", "default", "mine", "too"});
+}
+
 TEST_CASE("an image does not get the caller's variables by naming them") {
   ::setenv("MSB_TEST_SECRET", "secret", 1);
   oci::ImageConfig config = image();

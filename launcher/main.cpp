@@ -182,6 +182,9 @@ CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
                       options.process.user, options.terminal);
   run->add_flag("--no-entrypoint", options.process.no_entrypoint,
                 "Run the command alone, without the image's entrypoint in front");
+  run->add_flag("--extend-command", options.process.extend,
+                "The command follows the image's own, rather than taking its place")
+      ->excludes("--no-entrypoint");
   run->add_option("--path", options.process.path, "A directory of the sandbox's in front of PATH")
       ->type_name("DIR");
   run->add_option("--disk", options.disks,

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/open_image.hpp"
 
-#include <fcntl.h>
-#include <spawn.h>
-#include <sys/wait.h>
+#include <poll.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <csignal>
 #include <utility>
 
 #include "base/home.hpp"
+#include "base/spawn.hpp"
 #include "launcher/paths.hpp"
 #include "oci/layout.hpp"
 #include "oci/settings.hpp"
@@ -46,48 +48,82 @@ Result<OpenImage> open_layout(const oci::LayoutReference& reference, const std::
   return OpenImage{std::move(image->config), std::move(*layers)};
 }
 
+// Signals that are blocked here, to be read as messages later, and mean the end.
+sigset_t ending_signals() {
+  sigset_t set;
+  ::sigemptyset(&set);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+    ::sigaddset(&set, signal);
+  }
+  return set;
+}
+
+// Waits for the child, which gets such a signal too, and is ended when the starter is gone. Whether
+// either came.
+Result<bool> wait_or_interrupt(const Spawned& child, int starter) {
+  const sigset_t set = ending_signals();
+  const Fd signals(::signalfd(-1, &set, SFD_CLOEXEC));
+  if (!signals) {
+    return fail_errno(errno, "cannot watch for signals");
+  }
+  bool interrupted = false;
+  const auto end = [&child](unsigned signal) {
+    ::syscall(SYS_pidfd_send_signal, child.process.get(), signal, nullptr, 0);
+  };
+  std::array<pollfd, 3> entries = {pollfd{child.process.get(), POLLIN, 0},
+                                   pollfd{signals.get(), POLLIN, 0}, pollfd{starter, 0, 0}};
+  while (entries[0].revents == 0) {
+    if (::poll(entries.data(), entries.size(), -1) < 0 && errno != EINTR) {
+      return fail_errno(errno, "cannot wait for a pull");
+    }
+    signalfd_siginfo info{};
+    if (entries[1].revents != 0 &&
+        ::read(signals.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
+      interrupted = true;
+      end(info.ssi_signo);
+    }
+    if (entries[2].revents != 0) {
+      interrupted = true;
+      entries[2].fd = -1;  // told once
+      end(SIGTERM);
+    }
+  }
+  return interrupted;
+}
+
 // By the program beside this one, so that only it brings what speaks to registries.
-Result<void> pull(const std::string& argument) {
+Result<void> pull(const std::string& image, int starter) {
   const auto directory = program_directory();
   if (!directory) {
     return std::unexpected(directory.error());
   }
-  std::string program = *directory + "/msb";
-  std::string image = argument;
-  std::array<char*, 5> arguments = {program.data(), const_cast<char*>("pull"),
-                                    const_cast<char*>("--"), image.data(), nullptr};
+  Spawn spawn;
   // Its result is for people; this program's standard output belongs to the command.
-  posix_spawn_file_actions_t actions;
-  ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-  ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  spawn.null(STDIN_FILENO);
+  spawn.null(STDOUT_FILENO);
   // What this program inherited, a sandbox's locks among it, ends with this program.
-  ::posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
-  // Signals that this program reads as messages are blocked here, and would be there.
-  posix_spawnattr_t attributes;
-  ::posix_spawnattr_init(&attributes);
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::posix_spawnattr_setsigmask(&attributes, &none);
-  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-  pid_t child = -1;
-  const int code =
-      ::posix_spawn(&child, program.c_str(), &actions, &attributes, arguments.data(), environ);
-  ::posix_spawnattr_destroy(&attributes);
-  ::posix_spawn_file_actions_destroy(&actions);
-  if (code != 0) {
-    return fail_errno(code, "cannot pull the image '{}': cannot run '{}'", argument, program);
+  spawn.close_from(STDERR_FILENO + 1);
+  const auto child = spawn.start(*directory + "/msb-registry", {"msb", "pull", "--", image});
+  if (!child) {
+    return std::unexpected(
+        child.error().within(fmt::format("the image '{}' cannot be pulled", image)));
   }
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  const auto interrupted = wait_or_interrupt(*child, starter);
+  const int status = wait_for(*child);
+  if (!interrupted) {
+    return std::unexpected(interrupted.error());
   }
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-    return fail("the image '{}' is not here and was not pulled", argument);
+  if (*interrupted) {
+    return fail("interrupted while the image '{}' was pulled", image);
+  }
+  if (status != 0) {
+    return fail("the image '{}' is not here and was not pulled", image);
   }
   return {};
 }
 
-Result<OpenImage> open_reference(const std::string& argument, const std::string& home) {
+Result<OpenImage> open_reference(const std::string& argument, const std::string& home,
+                                 int starter) {
   const auto settings_path = oci::settings_path();
   const auto settings = settings_path
                             ? oci::load_settings(*settings_path)
@@ -101,7 +137,7 @@ Result<OpenImage> open_reference(const std::string& argument, const std::string&
   }
   auto entry = oci::find_image(*store, *settings, argument);
   if (entry && !*entry) {
-    if (auto pulled = pull(argument); !pulled) {
+    if (auto pulled = pull(argument, starter); !pulled) {
       return std::unexpected(pulled.error());
     }
     entry = oci::find_image(*store, *settings, argument);
@@ -125,7 +161,7 @@ Result<OpenImage> open_reference(const std::string& argument, const std::string&
 
 }  // namespace
 
-Result<OpenImage> open_image(const std::string& argument) {
+Result<OpenImage> open_image(const std::string& argument, int starter) {
   const auto home = home_directory();
   if (!home) {
     return std::unexpected(home.error());
@@ -136,7 +172,7 @@ Result<OpenImage> open_image(const std::string& argument) {
   if (!layout && is_path) {
     return std::unexpected(layout.error());
   }
-  auto image = layout ? open_layout(*layout, *home) : open_reference(argument, *home);
+  auto image = layout ? open_layout(*layout, *home) : open_reference(argument, *home, starter);
   if (image && image->layers.empty()) {
     return fail("image '{}' has no layers, so there is nothing to run", argument);
   }

@@ -18,7 +18,8 @@ struct OpenImage {
 
 // Opens the image that `argument` names: the directory of an OCI image layout, LAYOUT or
 // LAYOUT:TAG, when there is one; else a reference to an image of the store, which is pulled first
-// when the store does not have it. Layers that were never used are converted first.
-Result<OpenImage> open_image(const std::string& argument);
+// when the store does not have it. Layers that were never used are converted first. A pull is
+// broken off when nobody reads the pipe `starter` any more; negative: there is none.
+Result<OpenImage> open_image(const std::string& argument, int starter = -1);
 
 }  // namespace msb::launcher

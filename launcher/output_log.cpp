@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <utility>
 
+#include "launcher/paths.hpp"
+
 namespace msb::launcher {
 
 namespace {
@@ -55,11 +57,12 @@ Result<void> OutputLog::open_file() {
                  S_IRUSR | S_IWUSR));
   struct stat status{};
   if (!file || ::fstat(file.get(), &status) != 0) {
-    return errno == ELOOP ? fail("the log \"{}\" is a symbolic link; name the file itself", path_)
-                          : fail_errno(errno, "cannot open the log \"{}\"", path_);
+    return errno == ELOOP
+               ? fail("the log \"{}\" is a symbolic link; name the file itself", shown_path(path_))
+               : fail_errno(errno, "cannot open the log \"{}\"", shown_path(path_));
   }
   if (!S_ISREG(status.st_mode)) {
-    return fail("the log \"{}\" is no regular file", path_);
+    return fail("the log \"{}\" is no regular file", shown_path(path_));
   }
   file_ = std::move(file);
   size_ = static_cast<std::uint64_t>(status.st_size);
@@ -90,9 +93,9 @@ void OutputLog::close() {
 void OutputLog::rotate() {
   const std::string old = path_ + ".1";
   if (::rename(path_.c_str(), old.c_str()) != 0 && errno != ENOENT) {
-    tell(cannot_rotate_,
-         fail_errno(errno, "the log \"{}\" grows: it cannot be renamed to \"{}\"", path_, old)
-             .error());
+    tell(cannot_rotate_, fail_errno(errno, "the log \"{}\" grows: it cannot be renamed to \"{}\"",
+                                    shown_path(path_), shown_path(old))
+                             .error());
   } else if (auto opened = open_file(); !opened) {
     tell(cannot_rotate_, opened.error());  // the old file, under its new name, takes what comes
   } else {
@@ -119,7 +122,8 @@ void OutputLog::write(const std::string& lines) {
     size_ += static_cast<std::uint64_t>(written);  // half a line stays, which no reader takes
   }
   tell(cannot_write_,
-       fail_errno(code, "output is lost: cannot write to the log \"{}\"", path_).error());
+       fail_errno(code, "output is lost: cannot write to the log \"{}\"", shown_path(path_))
+           .error());
 }
 
 void OutputLog::tell(bool& known, const Error& trouble) const {

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string_view>
 #include <system_error>
@@ -44,6 +45,17 @@ Result<std::string> default_kernel() {
 
 Result<std::string> default_initramfs() {
   return find_part("initramfs.cpio", "initramfs/initramfs.cpio");
+}
+
+std::string shown_path(const std::string& path) {
+  constexpr std::string_view kDescriptors = "/dev/fd/";
+  if (!path.starts_with(kDescriptors)) {
+    return path;
+  }
+  const std::size_t end = std::min(path.find('/', kDescriptors.size()), path.size());
+  std::error_code error;
+  const auto target = std::filesystem::read_symlink(path.substr(0, end), error);
+  return error ? path : target.string() + path.substr(end);
 }
 
 }  // namespace msb::launcher

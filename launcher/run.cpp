@@ -2,6 +2,7 @@
 #include "launcher/run.hpp"
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -27,6 +28,7 @@
 #include "launcher/network/sandbox_network.hpp"
 #include "launcher/open_image.hpp"
 #include "launcher/output_log.hpp"
+#include "launcher/paths.hpp"
 #include "launcher/run_reports.hpp"
 #include "launcher/session.hpp"
 #include "launcher/signals.hpp"
@@ -101,6 +103,13 @@ Result<std::optional<protocol::ProcessSpec>> command_of(const RunOptions& option
   return std::optional(std::move(*process));
 }
 
+// For who starts it under a name at a terminal, where nothing else is shown meanwhile.
+std::string notice_of(const RunOptions& options) {
+  const bool seen = !options.supervision.background && !options.console &&
+                    !options.supervision.name.empty() && ::isatty(STDERR_FILENO) == 1;
+  return seen ? fmt::format("Starting {}...", options.supervision.name) : "";
+}
+
 MainCommandOptions main_command(const RunOptions& options,
                                 std::optional<protocol::ProcessSpec> process, OutputLog* log) {
   MainCommandOptions result{.command = {}, .log = log};
@@ -127,7 +136,7 @@ SandboxFacts facts_of(const RunOptions& options, const oci::ImageConfig& image,
   facts.shares = std::move(configuration.shares);
   facts.network = std::move(network);
   facts.name = options.supervision.name;
-  facts.image = options.rootfs.empty() ? options.image : options.rootfs;
+  facts.image = options.rootfs.empty() ? options.image : shown_path(options.rootfs);
   facts.command = process ? process->arguments : std::vector<std::string>();
   if (const auto surroundings = make_surroundings(image, options.process)) {
     facts.environment = surroundings->environment;
@@ -179,7 +188,8 @@ Outcome run_sandbox(const RunOptions& options, RunReports& reports) {
     return failed(machine.error());
   }
   timeline.mark("msb-machine spawned");
-  auto image = options.rootfs.empty() ? open_image(options.image) : Result<OpenImage>(OpenImage{});
+  auto image = options.rootfs.empty() ? open_image(options.image, reports.starter())
+                                      : Result<OpenImage>(OpenImage{});
   if (!image) {
     return failed(image.error());
   }
@@ -272,6 +282,7 @@ Outcome run_sandbox(const RunOptions& options, RunReports& reports) {
     Session running(**loop, *machine, requests,
                     {.command = main_command(options, std::move(*process), log.get()),
                      .background = options.supervision.background,
+                     .notice = notice_of(options),
                      .limits = {static_cast<std::uint32_t>(options.supervision.timeout_s),
                                 static_cast<std::uint32_t>(options.supervision.idle_timeout_s)},
                      .ready_timeout_s = options.ready_timeout_s,

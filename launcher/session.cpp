@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <optional>
 #include <string>
 #include <utility>
@@ -29,6 +30,8 @@ constexpr int kMessagesAtATime = 64;
 // those go wrong only after half a minute of emulating the guest, so it is worth asking; where KVM
 // works, boots end long before.
 constexpr std::uint64_t kSlowBoot = 2 * kSecond;
+// After which whoever waits for the start wants to know that something happens.
+constexpr std::uint64_t kNoticeable = kSecond / 2;
 
 Outcome guest_broke_protocol(const Error& error) {
   return {kExitLauncher, error.message};
@@ -95,6 +98,11 @@ Session::Session(Loop& loop, MachineProcess& machine, MachineRequests& requests,
           on_slow_boot();
         }
       }),
+      notice_due_([this](std::int32_t result) {
+        if (result == -ETIME) {
+          show_notice();
+        }
+      }),
       starter_gone_([this](std::int32_t result) {
         if (result >= 0) {
           on_starter_gone();
@@ -114,6 +122,9 @@ Outcome Session::run() {
   loop_.poll(machine_.process(), POLLIN, machine_ended_);
   loop_.timeout(options_.ready_timeout_s * kSecond, boot_timeout_);
   loop_.timeout(kSlowBoot, slow_boot_);
+  if (!options_.notice.empty()) {
+    loop_.timeout(kNoticeable, notice_due_);
+  }
   if (options_.control != nullptr) {
     options_.control->obey({.stop = [this](const StopWords& words) { on_stop_order(words); },
                             .kill = [this] { on_kill_order(); }});
@@ -167,6 +178,20 @@ void Session::on_slow_boot() {
     if (const std::optional<std::string> cause = options_.diagnose()) {
       finish({kExitLauncher, *cause});
     }
+  }
+}
+
+void Session::show_notice() {
+  if (state_ < State::kRunning && !finished_) {
+    notice_shown_ = true;
+    fmt::print(stderr, "{}", options_.notice);
+  }
+}
+
+// Before anything else comes to stand on that line.
+void Session::take_notice_back() {
+  if (std::exchange(notice_shown_, false)) {
+    fmt::print(stderr, "\r\x1b[K");
   }
 }
 
@@ -421,6 +446,7 @@ void Session::on_started(std::uint32_t process) {
 
 void Session::begin(std::optional<std::uint32_t> process) {
   state_ = State::kRunning;
+  take_notice_back();
   limits_.start();
   if (options_.control != nullptr) {
     options_.control->running(process);

@@ -36,6 +36,8 @@ struct SessionOptions {
   MainCommandOptions command;
   // Our standard streams are not the command's, and nobody has to be there for whom it runs.
   bool background = false;
+  // What standard error, a terminal, shows while it takes long to start; empty: nothing.
+  std::string notice;
   TimeLimits::Options limits;
   std::uint64_t ready_timeout_s = 0;
   // What SIGTERM means: this signal to every process that was started, and death after so long.
@@ -109,6 +111,8 @@ class Session {
   void on_limit(Outcome outcome);
   void on_boot_timeout();
   void on_slow_boot();
+  void show_notice();
+  void take_notice_back();
   void on_end_timeout();
 
   [[nodiscard]] bool means_stop(int signal) const;
@@ -137,7 +141,8 @@ class Session {
   bool ready_ = false;              // the guest said HELLO
   bool announced_ = false;          // the guest said BYE
   bool finished_ = false;
-  bool stopping_ = false;         // SIGTERM came, and what the command came to is not known yet
+  bool stopping_ = false;  // SIGTERM came, and what the command came to is not known yet
+  bool notice_shown_ = false;
   bool machine_is_gone_ = false;  // in good order, and what the command wrote is still being read
   std::string kernel_log_;        // what the guest's kernel said last
   int interrupts_ = 0;            // SIGINTs while the command ran
@@ -160,6 +165,7 @@ class Session {
   Operation stop_timeout_;
   Operation end_timeout_;
   Operation slow_boot_;
+  Operation notice_due_;
   Operation starter_gone_;
   Operation parting_;
 };

@@ -198,6 +198,7 @@ void Session::tell_stopping() {
 // Ends the loop. The outcome that was decided first stands.
 void Session::finish(Outcome outcome) {
   finished_ = true;
+  take_notice_back();
   if (!outcome_) {
     outcome_ = std::move(outcome);
   }

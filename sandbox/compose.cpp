@@ -49,8 +49,14 @@ Result<LaunchOptions> compose(const Identity& who, const SandboxSpec& spec,
   options.who = who;
   options.spec = spec;
   options.image = image.image;
-  options.rootfs = image.rootfs;
   options.home = home;
+  if (!image.rootfs.empty()) {
+    auto opened = open_volume({image.rootfs, "/", true}, directory);
+    if (!opened) {
+      return std::unexpected(opened.error());
+    }
+    options.rootfs = std::move(*opened);
+  }
   for (const Volume& volume : spec.volumes) {
     auto opened = open_volume(volume, directory);
     if (!opened) {

@@ -99,11 +99,29 @@ std::optional<std::string> port_sentence(const std::string& word) {
                      six ? "[" : "", words->host.text(), six ? "]" : "", port);
 }
 
+std::string image_sentence(const fs::path& path) {
+  return fmt::format("runs the image in {}", shown(path.native()));
+}
+
 // Without the tag of a layout.
 fs::path image_path(const std::string& image, const fs::path& directory) {
   const fs::path path = (directory / image).lexically_normal();
   const auto layout = oci::parse_layout_reference(path.native());
   return layout ? fs::path(layout->path) : path;
+}
+
+// The sentence about a real path that is not in the project.
+template <typename Sentence>
+Result<std::optional<std::string>> unless_inside(const std::string& path,
+                                                 const std::string& directory, Sentence sentence) {
+  const auto project = resolve_directory(directory);
+  if (!project) {
+    return std::unexpected(project.error());
+  }
+  if (is_inside(path, *project)) {
+    return std::nullopt;
+  }
+  return sentence(path);
 }
 
 Result<Json> read_consents(const std::string& path) {
@@ -167,9 +185,7 @@ Result<std::vector<std::string>> beyond(const SandboxSpec& spec, const std::stri
     }
   };
   if (is_local_image(spec.image)) {
-    judge(image_path(spec.image, *project), [](const fs::path& path) {
-      return fmt::format("runs the image in {}", shown(path.native()));
-    });
+    judge(image_path(spec.image, *project), image_sentence);
   }
   for (const Volume& volume : spec.volumes) {
     judge(*project / volume.host, [&volume](const fs::path& path) {
@@ -191,26 +207,19 @@ Result<std::vector<std::string>> beyond(const SandboxSpec& spec, const std::stri
 }
 
 Result<std::optional<std::string>> beyond(const OpenVolume& volume, const std::string& directory) {
-  const auto project = resolve_directory(directory);
-  if (!project) {
-    return std::unexpected(project.error());
-  }
-  if (is_inside(volume.path, *project)) {
-    return std::nullopt;
-  }
-  return mount_sentence(volume.path, volume.guest, volume.read_only);
+  return unless_inside(volume.path, directory, [&volume](const fs::path& path) {
+    return mount_sentence(path, volume.guest, volume.read_only);
+  });
+}
+
+Result<std::optional<std::string>> beyond_root(const std::string& path,
+                                               const std::string& directory) {
+  return unless_inside(path, directory, image_sentence);
 }
 
 Result<std::optional<std::string>> beyond_variables(const std::string& path,
                                                     const std::string& directory) {
-  const auto project = resolve_directory(directory);
-  if (!project) {
-    return std::unexpected(project.error());
-  }
-  if (is_inside(path, *project)) {
-    return std::nullopt;
-  }
-  return variables_sentence(path);
+  return unless_inside(path, directory, variables_sentence);
 }
 
 Result<std::string> real_path(const Fd& file) {
@@ -236,7 +245,10 @@ Result<OpenVolume> open_volume(const Volume& volume, const std::string& director
   Fd file(::open(path.c_str(), O_PATH | O_CLOEXEC));
   struct stat status{};
   if (!file || ::fstat(file.get(), &status) != 0) {
-    return fail_errno(errno, "cannot mount '{}' at {}", shown(path), shown(volume.guest));
+    return errno == ENOENT
+               ? fail("cannot mount '{}' at {}: there is no such file or directory; make it first",
+                      shown(path), shown(volume.guest))
+               : fail_errno(errno, "cannot mount '{}' at {}", shown(path), shown(volume.guest));
   }
   if (!S_ISDIR(status.st_mode) && !S_ISREG(status.st_mode)) {
     return fail("cannot mount '{}' at {}: it is neither a directory nor a regular file",

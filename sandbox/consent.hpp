@@ -29,6 +29,10 @@ Result<OpenVolume> open_volume(const Volume& volume, const std::string& director
 // The sentence of beyond() for what open_volume() found; nothing when it is in `directory`.
 Result<std::optional<std::string>> beyond(const OpenVolume& volume, const std::string& directory);
 
+// The same for the directory of this host that is its root, by its real path.
+Result<std::optional<std::string>> beyond_root(const std::string& path,
+                                               const std::string& directory);
+
 // The same for a file of variables that was read, by its real path.
 Result<std::optional<std::string>> beyond_variables(const std::string& path,
                                                     const std::string& directory);

@@ -66,7 +66,9 @@ Result<void> make_file_system(const std::string& path, std::uint64_t mib, bool l
     made = run_program(find_mke2fs(),
                        {"mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-O",
                         lasting ? "has_journal,resize_inode" : "^has_journal,^resize_inode", "-E",
-                        "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", draft});
+                        "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0",
+                        fmt::format("/dev/fd/{}", file.get())},
+                       {file.get()});
     if (!made && made.error().code == ENOENT) {
       made = fail("there is no mke2fs to make disks with: install e2fsprogs");
     }
@@ -86,6 +88,11 @@ Result<void> copy_by_hand(int from, int to, off_t begin, off_t end) {
   for (off_t at = begin; at < end;) {
     const auto wanted = std::min(piece.size(), static_cast<std::size_t>(end - at));
     const ssize_t length = ::pread(from, piece.data(), wanted, at);
+    const auto zero = [](char c) { return c == 0; };
+    if (length > 0 && std::all_of(piece.begin(), piece.begin() + length, zero)) {
+      at += length;  // as a hole
+      continue;
+    }
     if (length <= 0 || ::pwrite(to, piece.data(), static_cast<std::size_t>(length), at) != length) {
       return fail_errno(length == 0 ? EIO : errno, "cannot copy an empty file system");
     }

@@ -10,24 +10,14 @@
 #include <filesystem>
 #include <fstream>
 
+#include "sandbox/place_testing.hpp"
+
 namespace msb::sandbox {
 namespace {
 
 namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMib = 1024 * 1024;
-
-struct Place {
-  Place() {
-    std::string name = fs::temp_directory_path() / "disk-XXXXXX";
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  Place(const Place&) = delete;
-  Place& operator=(const Place&) = delete;
-  ~Place() { fs::remove_all(path); }
-  std::string path;
-};
 
 // The superblock's s_magic (Documentation/filesystems/ext4/super.rst), 0xEF53 at byte 1080.
 bool is_ext4(int file) {

@@ -44,11 +44,6 @@ void add_number(Parts& parts, const char* option, std::optional<std::uint64_t> v
 
 void add_spec(Parts& parts, const LaunchOptions& options) {
   const SandboxSpec& spec = options.spec;
-  if (options.rootfs.empty()) {
-    parts.add("--image", options.image);
-  } else {
-    parts.add("--rootfs", options.rootfs);
-  }
   parts.add("--hostname", options.who.name);
   parts.add("--name", options.who.name);
   add_number(parts, "--cpus", spec.cpus);
@@ -56,7 +51,9 @@ void add_spec(Parts& parts, const LaunchOptions& options) {
   add_number(parts, "--processes", spec.processes);
   add_number(parts, "--timeout", spec.timeout_s);
   add_number(parts, "--idle-timeout", spec.idle_timeout_s);
-  if (spec.scope) {
+  if (spec.scope == Scope::kNone) {
+    parts.add("--net", "none");  // ports and names of dependencies need no card
+  } else if (spec.scope) {
     parts.add("--policy", std::string(scope_word(*spec.scope)));
   }
   for (const std::string& port : spec.ports) {
@@ -102,6 +99,9 @@ void add_task(Parts& parts, const LaunchOptions& options) {
   if (options.task.no_entrypoint) {
     parts.arguments.emplace_back("--no-entrypoint");
   }
+  if (options.task.extend) {
+    parts.arguments.emplace_back("--extend-command");
+  }
   if (!options.task.command.empty()) {
     parts.arguments.emplace_back("--");
     std::ranges::copy(options.task.command, std::back_inserter(parts.arguments));
@@ -114,16 +114,8 @@ std::int64_t now_ms() {
       .count();
 }
 
-// The lock, the disk and the files of one that keeps its state.
-Result<Fd> take_state(Parts& parts, const LaunchOptions& options, const StateDirectory& state) {
-  auto lock = state.lock();
-  if (!lock) {
-    return std::unexpected(lock.error());
-  }
-  if (!*lock) {
-    return std::unexpected(
-        Error{fmt::format("'{}' is running already", options.who.name), kAlreadyRunning});
-  }
+// The disk and the files of one that keeps its state.
+Result<void> add_state(Parts& parts, const LaunchOptions& options, const StateDirectory& state) {
   // The image was chosen before: another start may have made the disk of another one meanwhile.
   const auto pinned = state.image();
   if (!pinned) {
@@ -134,19 +126,14 @@ Result<Fd> take_state(Parts& parts, const LaunchOptions& options, const StateDir
   }
   if (!*pinned) {
     if (auto written = state.pin(options.pin); !written) {
-      return std::unexpected(written.error());
+      return written;
     }
   }
-  // By descriptors: what they are called may mean something else by the time that they are used.
   auto disk = prepare_disk(state.disk(), options.spec.disk_mib.value_or(kDefaultDiskMib));
   if (!disk) {
     return std::unexpected(disk.error());
   }
   parts.add("--upper", parts.pass(std::move(*disk)));
-  if (!options.aside) {
-    parts.add("--log", state.log());
-    parts.add("--record", state.record());
-  }
   std::vector<std::pair<std::string, std::string>> scripts(options.spec.scripts.begin(),
                                                            options.spec.scripts.end());
   if (!scripts.empty()) {
@@ -154,10 +141,7 @@ Result<Fd> take_state(Parts& parts, const LaunchOptions& options, const StateDir
     const std::string interpreter = shell.empty()            ? "/bin/sh"
                                     : shell.starts_with('/') ? shell
                                                              : "/usr/bin/env " + shell;
-    if (auto written = state.write_scripts(scripts, interpreter); !written) {
-      return std::unexpected(written.error());
-    }
-    auto folder = make_directory(state.file("scripts"));
+    auto folder = state.write_scripts(scripts, interpreter);
     if (!folder) {
       return std::unexpected(folder.error());
     }
@@ -165,12 +149,41 @@ Result<Fd> take_state(Parts& parts, const LaunchOptions& options, const StateDir
               fmt::format("{}:{}:ro", parts.pass(std::move(*folder)), kScriptsDirectory));
     parts.add("--path", kScriptsDirectory);
   }
-  if (!options.aside) {
-    if (auto begun = state.begin(now_ms()); !begun) {
-      return std::unexpected(begun.error());
-    }
+  return {};
+}
+
+// All of that, the lock and the places that the supervisor writes to itself. By descriptors: what
+// they are called may mean something else by the time that they are used.
+Result<void> take_state(Parts& parts, const LaunchOptions& options, const Running& running) {
+  auto taken = StateDirectory(options.who.state).lock();
+  if (!taken) {
+    return std::unexpected(taken.error());
   }
-  return std::move(**lock);
+  if (!*taken) {
+    return std::unexpected(
+        Error{fmt::format("'{}' is running already", options.who.name), kAlreadyRunning});
+  }
+  LockedState& locked = **taken;
+  auto done = make_lasting_link(running);
+  if (done) {
+    done = StateDirectory::say_id(locked.lock, running.id);
+  }
+  if (done) {
+    done = add_state(parts, options, locked.state);
+  }
+  if (done && !options.aside) {
+    done = locked.state.begin(now_ms());
+  }
+  if (!done) {
+    return std::unexpected(locked.said(done.error()));
+  }
+  if (!options.aside) {
+    const StateDirectory state(parts.pass(std::move(locked.directory)));
+    parts.add("--log", state.log());
+    parts.add("--record", state.record());
+  }
+  parts.inherited.push_back(std::move(locked.lock));
+  return {};
 }
 
 Result<void> add_scratch(Parts& parts, const LaunchOptions& options, const Running& running) {
@@ -194,16 +207,6 @@ Result<Launched> launch(LaunchOptions options) {
   }
   Parts parts;
   parts.arguments = {"msb", "run"};
-  const StateDirectory state(options.who.state);
-  const bool keeps = !options.who.state.empty();
-  Fd state_lock;
-  if (keeps) {
-    auto taken = take_state(parts, options, state);
-    if (!taken) {
-      return std::unexpected(taken.error());
-    }
-    state_lock = std::move(*taken);
-  }
   auto runtime = make_runtime_directory(options.who);
   if (!runtime) {
     return std::unexpected(runtime.error());
@@ -214,12 +217,10 @@ Result<Launched> launch(LaunchOptions options) {
     remove_runtime_directory(launched.running_);
     return std::unexpected(error);
   };
-  if (!keeps) {
-    if (auto added = add_scratch(parts, options, launched.running_); !added) {
-      return give_up(added.error());
-    }
-  } else if (auto said = StateDirectory::say_id(state_lock, launched.running_.id); !said) {
-    return give_up(said.error());
+  const auto prepared = options.who.state.empty() ? add_scratch(parts, options, launched.running_)
+                                                  : take_state(parts, options, launched.running_);
+  if (!prepared) {
+    return give_up(prepared.error());
   }
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) {
@@ -229,10 +230,12 @@ Result<Launched> launch(LaunchOptions options) {
   parts.inherited.emplace_back(ends[1]);
   parts.add("--events", fmt::format("{}", ends[1]));
   parts.inherited.push_back(std::move(runtime->lock));
-  if (state_lock) {
-    parts.inherited.push_back(std::move(state_lock));
-  }
   parts.add("--runtime", launched.running_.directory);
+  if (options.rootfs) {
+    parts.add("--rootfs", parts.pass(std::move(options.rootfs->file)));
+  } else {
+    parts.add("--image", options.image);
+  }
   add_spec(parts, options);
   add_volumes(parts, std::move(options.volumes));
   add_task(parts, options);

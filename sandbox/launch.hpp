@@ -28,6 +28,7 @@ struct Task {
   std::vector<std::string> command;  // empty: the image's own
   bool no_entrypoint = false;        // the command is all
   bool idle = false;                 // nothing: it is there to be entered
+  bool extend = false;               // the command follows the image's own
   bool operator==(const Task&) const = default;
 };
 
@@ -43,7 +44,7 @@ struct LaunchOptions {
   Identity who;
   SandboxSpec spec;                         // volumes, env_files, depends_on: see below
   std::string image;                        // what msb-vmm is to run: --image, or
-  std::string rootfs;                       // --rootfs
+  std::optional<OpenVolume> rootfs;         // --rootfs
   PinnedImage pin;                          // which image that is, for one that keeps its state
   std::vector<OpenVolume> volumes;          // the spec's
   std::vector<std::string> environment;     // NAME=VALUE, the spec's and those of its files
@@ -63,7 +64,7 @@ class Launched {
   using Json = nlohmann::ordered_json;
 
   [[nodiscard]] const Running& running() const { return running_; }
-  [[nodiscard]] const Program& supervisor() const { return supervisor_; }
+  [[nodiscard]] const Spawned& supervisor() const { return supervisor_; }
   // Readable when there is something for next_event().
   [[nodiscard]] const Fd& events() const { return events_; }
 
@@ -76,7 +77,7 @@ class Launched {
  private:
   friend Result<Launched> launch(LaunchOptions options);
   Running running_;
-  Program supervisor_;
+  Spawned supervisor_;
   Fd events_;
   std::string received_;
 };
@@ -86,10 +87,10 @@ Result<Launched> launch(LaunchOptions options);
 
 // What a sandbox runs, of its spec and the words of a user:
 //   exec     a program, with `arguments` behind; else
-//   script   one of the spec's scripts, likewise; else its script "start"; else its command; else
-//   the
-//            image's own command, in whose place `arguments` are
-// `shell`: when none of these is declared, and there are no arguments, a shell if it declares one.
+//   script   one of the spec's scripts, likewise; else its script "start", its command, its shell,
+//            whichever is the first that it declares; else the image's own command, in whose place
+//            `arguments` are
+// In the background a shell that has no arguments is not run: the sandbox is there to be entered.
 struct TaskWords {
   std::string exec;
   std::string script;

@@ -2,13 +2,11 @@
 // Other programs that a sandbox's life takes: msb-vmm, mke2fs.
 #pragma once
 
-#include <sys/types.h>
-
 #include <string>
 #include <vector>
 
-#include "base/fd.hpp"
 #include "base/result.hpp"
+#include "base/spawn.hpp"
 
 namespace msb::sandbox {
 
@@ -19,18 +17,12 @@ struct ProgramOptions {
   bool streams = false;                // it has our standard streams; else /dev/null
 };
 
-// A program that was started. It is not ended with this object.
-struct Program {
-  pid_t pid = -1;
-  Fd process;  // a pidfd
-};
-Result<Program> start_program(const ProgramOptions& options);
-
-// Waits for its end: its exit status, or 128 plus the signal that ended it.
-int wait_for(const Program& program);
+Result<Spawned> start_program(const ProgramOptions& options);
 
 // Runs it to its end; fails with what it wrote on standard error when its status is not 0.
-Result<void> run_program(const std::string& path, std::vector<std::string> arguments);
+// `inherited`: as of ProgramOptions.
+Result<void> run_program(const std::string& path, std::vector<std::string> arguments,
+                         const std::vector<int>& inherited = {});
 
 // The directory of the running program, in which msb-vmm is too.
 Result<std::string> program_directory();

@@ -50,8 +50,9 @@ Result<const Sandboxfile::Entry*> Project::get(std::string_view name) const {
   for (const Sandboxfile::Entry& entry : content.sandboxes) {
     names.push_back(entry.name);
   }
+  const std::string nearest = did_you_mean(name, names);
   return fail("there is no sandbox '{}' in {}{}", oci::printable(name), shown,
-              did_you_mean(name, names));
+              nearest.empty() ? "; `msb list` shows those there are" : nearest);
 }
 
 Identity Project::identity(const std::string& name) const {
@@ -121,11 +122,12 @@ Result<Project> open_project(const std::string& file) {
 }
 
 Result<void> make_state_folder(const Project& project) {
-  const std::string folder = project.state_folder();
-  if (const auto made = make_directory(folder); !made) {
-    return std::unexpected(made.error());
+  const auto folder = make_directory(project.state_folder());
+  if (!folder) {
+    return std::unexpected(folder.error());
   }
-  const std::string ignore = folder + "/.gitignore";
+  // By the descriptor: a sandbox that has the project may put a link in the folder's place.
+  const std::string ignore = fmt::format("/proc/self/fd/{}/.gitignore", folder->get());
   const auto present = read_file(ignore, kMaxText);
   if (!present) {
     return std::unexpected(present.error());

@@ -58,9 +58,9 @@ std::string link_of(const std::string& base, const std::string& state) {
 
 // A link that leads nowhere was left by a sandbox that has ended.
 void sweep_link(const std::string& base, const std::filesystem::path& link) {
-  const auto lock = wait_for_lock(base + kChangeLock);
+  const auto lock = take_lock(base + kChangeLock);  // another look comes when it is not free
   std::error_code error;
-  if (lock && !std::filesystem::exists(link, error)) {
+  if (lock && *lock && !std::filesystem::exists(link, error)) {
     std::filesystem::remove(link, error);
   }
 }
@@ -95,9 +95,9 @@ Result<Identity> read_identity(const std::string& directory) {
 
 // Under the lock of changes a directory without a lock that is held has nobody.
 void sweep(const std::string& base, const std::string& directory) {
-  const auto lock = wait_for_lock(base + kChangeLock);
+  const auto lock = take_lock(base + kChangeLock);  // another look comes when it is not free
   const auto held = is_locked(directory + "/lock");
-  if (lock && held && !*held) {
+  if (lock && *lock && held && !*held) {
     std::error_code error;
     std::filesystem::remove_all(directory, error);  // another try comes with the next look
   }
@@ -135,21 +135,31 @@ Result<RuntimeDirectory> make_runtime_directory(const Identity& who) {
     remove_runtime_directory(running);
     return std::unexpected(written.error());
   }
-  if (!who.state.empty()) {
-    const std::string link = link_of(*base, who.state);
-    ::unlink(link.c_str());
-    if (::symlink(running.id.c_str(), link.c_str()) != 0) {
-      const int code = errno;
-      remove_runtime_directory(running);
-      return fail_errno(code, "cannot make '{}'", link);
-    }
-  }
   return made;
+}
+
+Result<void> make_lasting_link(const Running& running) {
+  const auto base = base_directory();
+  const auto changing = base ? wait_for_lock(*base + kChangeLock) : std::unexpected(base.error());
+  if (!changing) {
+    return std::unexpected(changing.error());
+  }
+  const std::string link = link_of(*base, running.who.state);
+  ::unlink(link.c_str());
+  if (::symlink(running.id.c_str(), link.c_str()) != 0) {
+    return fail_errno(errno, "cannot make '{}'", link);
+  }
+  return {};
 }
 
 Result<std::string> lasting_agent_socket(const std::string& state) {
   const auto base = base_directory();
   return base ? Result<std::string>(link_of(*base, state) + "/agent") : base;
+}
+
+bool is_alive(const Running& running) {
+  const auto held = is_locked(running.directory + "/lock");
+  return held && *held;
 }
 
 void remove_runtime_directory(const Running& running) {

@@ -38,8 +38,14 @@ struct RuntimeDirectory {
 };
 Result<RuntimeDirectory> make_runtime_directory(const Identity& who);
 
+// For one that keeps its state, whose lock has to be held: from now on lasting_agent_socket() leads
+// to it.
+Result<void> make_lasting_link(const Running& running);
 // Where the agent's socket of the sandbox with that state is whenever it runs.
 Result<std::string> lasting_agent_socket(const std::string& state);
+
+// Whether its supervisor is there still.
+bool is_alive(const Running& running);
 
 // Removes it.
 void remove_runtime_directory(const Running& running);

@@ -7,29 +7,23 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "sandbox/place_testing.hpp"
+
 namespace msb::sandbox {
 namespace {
 
 namespace fs = std::filesystem;
 
-struct Place {
-  Place() {
-    std::string name = fs::temp_directory_path() / "run-XXXXXX";
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-    ::setenv("XDG_RUNTIME_DIR", path.c_str(), 1);
-  }
-  Place(const Place&) = delete;
-  Place& operator=(const Place&) = delete;
-  ~Place() {
-    ::unsetenv("XDG_RUNTIME_DIR");
-    fs::remove_all(path);
-  }
-  std::string path;
+// All sandboxes of the test are in it.
+struct Runtime : Place {
+  Runtime() { ::setenv("XDG_RUNTIME_DIR", path.c_str(), 1); }
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+  ~Runtime() { ::unsetenv("XDG_RUNTIME_DIR"); }
 };
 
 TEST_CASE("what runs is listed, and what dead ones left is cleared away") {
-  const Place place;
+  const Runtime place;
   auto one = make_runtime_directory({Kind::kProject, "web", "/p", "/p/menv/web"});
   auto two = make_runtime_directory({Kind::kTemporary, "tmp", "", ""});
   REQUIRE((one && two));
@@ -39,11 +33,14 @@ TEST_CASE("what runs is listed, and what dead ones left is cleared away") {
   CHECK(listed->front().who.name == "web");
   CHECK(listed->front().who.state == "/p/menv/web");
   CHECK(listed->back().who.kind == Kind::kTemporary);
+  CHECK(is_alive(two->running));
   two->lock.reset();  // its supervisor is dead
+  CHECK_FALSE(is_alive(two->running));
   listed = list_running();
   REQUIRE(listed->size() == 1);
   CHECK_FALSE(fs::exists(two->running.directory));
 
+  REQUIRE(make_lasting_link(one->running));
   const auto socket = lasting_agent_socket("/p/menv/web");
   REQUIRE(socket);
   CHECK(fs::equivalent(fs::path(*socket).parent_path(), one->running.directory));
@@ -53,14 +50,14 @@ TEST_CASE("what runs is listed, and what dead ones left is cleared away") {
 }
 
 TEST_CASE("a directory that others can write into is not used") {
-  const Place place;
+  const Runtime place;
   fs::create_directory(place.path + "/microsandbox");
   REQUIRE(::chmod((place.path + "/microsandbox").c_str(), 0777) == 0);
   CHECK_FALSE(list_running());
 }
 
 TEST_CASE("a damaged directory is passed over while somebody holds its lock") {
-  const Place place;
+  const Runtime place;
   const auto one = make_runtime_directory({Kind::kTemporary, "tmp", "", ""});
   REQUIRE(one);
   fs::remove(one->running.directory + "/identity");

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sandbox/state_directory.hpp"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
+#include "sandbox/disk.hpp"
 #include "sandbox/files.hpp"
 #include "sandbox/locked_file.hpp"
 
@@ -14,10 +20,85 @@ namespace msb::sandbox {
 
 namespace {
 
+namespace fs = std::filesystem;
+
 // Its presence without an exit record means that nobody was left to write one.
 constexpr const char* kBegun = "begun.json";
 constexpr std::size_t kMaxId = 32;
 constexpr std::size_t kMaxKernelLines = 100;
+
+constexpr const char* kLock = "lock";
+constexpr int kAttempts = 10;
+// Any of them shows that a directory is a sandbox's state.
+constexpr std::array kProofs = {kLock, "sandbox.json", "installed.json"};
+constexpr std::string_view kRemainder = ".removed-";
+
+// An error about what is at `path` and was reached by `way`.
+Error renamed(Error error, const std::string& way, const std::string& path) {
+  for (std::size_t at = 0; (at = error.message.find(way, at)) != std::string::npos;) {
+    error.message.replace(at, way.size(), path);
+    at += path.size();
+  }
+  return error;
+}
+
+std::string way_to(const Fd& directory) {
+  return fmt::format("/proc/self/fd/{}", directory.get());
+}
+
+std::string name_of(const std::string& path) {
+  return fs::path(path).filename().string();
+}
+
+struct OpenState {
+  Fd all;
+  Fd directory;
+};
+
+// Through no link in the place of the directory, or of that with all states. Made when missing.
+Result<OpenState> open_state(const std::string& path) {
+  auto all = make_directory(fs::path(path).parent_path());
+  if (!all) {
+    return std::unexpected(all.error());
+  }
+  const std::string way = fmt::format("{}/{}", way_to(*all), name_of(path));
+  auto directory = make_directory(way);
+  if (!directory) {
+    return std::unexpected(renamed(directory.error(), way, path));
+  }
+  return OpenState{std::move(*all), std::move(*directory)};
+}
+
+// Whether the name `name` in `all` is the directory.
+bool is_at(const Fd& directory, const Fd& all, const std::string& name) {
+  struct stat opened{};
+  struct stat there{};
+  return ::fstat(directory.get(), &opened) == 0 &&
+         ::fstatat(all.get(), name.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+         opened.st_dev == there.st_dev && opened.st_ino == there.st_ino;
+}
+
+void remove_remainders(const std::string& all) {
+  std::error_code error;
+  for (auto entry = fs::directory_iterator(all, error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
+    if (is_remainder(entry->path().filename().string())) {
+      [[maybe_unused]] const auto removed = remove_tree(entry->path());  // else another time
+    }
+  }
+}
+
+// What a process that was killed has not finished to write (write_file()). Only holders of the lock
+// write.
+void remove_drafts(const std::string& directory) {
+  std::error_code error;
+  for (auto entry = fs::directory_iterator(directory, error);
+       !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    if (entry->path().extension() == ".new") {
+      ::unlink(entry->path().c_str());
+    }
+  }
+}
 
 ExitRecord read_record(const Json& document) {
   ExitRecord record;
@@ -40,7 +121,7 @@ ExitRecord read_record(const Json& document) {
 }  // namespace
 
 Result<void> StateDirectory::make() const {
-  const auto made = make_directory(path_);
+  const auto made = open_state(path_);
   return made ? Result<void>() : std::unexpected(made.error());
 }
 
@@ -49,13 +130,78 @@ bool StateDirectory::exists() const {
   return ::lstat(path_.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
-bool StateDirectory::is_one() const {
-  struct stat status{};
-  return ::lstat(file("lock").c_str(), &status) == 0 && S_ISREG(status.st_mode);
+Result<std::optional<LockedState>> StateDirectory::lock() const {
+  // Another process may remove it between the two steps, under its lock.
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    auto opened = open_state(path_);
+    if (!opened) {
+      return std::unexpected(opened.error());
+    }
+    StateDirectory state(way_to(opened->directory));
+    LockedState locked{
+        std::move(opened->all), std::move(opened->directory), std::move(state), {}, path_};
+    auto lock = take_lock(locked.state.file(kLock));
+    if (!lock && lock.error().code != ENOENT) {
+      return std::unexpected(locked.said(lock.error()));
+    }
+    if (lock && !*lock) {
+      return std::nullopt;
+    }
+    if (lock && is_at(locked.directory, locked.all, name_of(path_))) {
+      locked.lock = std::move(**lock);
+      remove_drafts(locked.state.path());
+      remove_remainders(way_to(locked.all));
+      return locked;
+    }
+  }
+  return fail("'{}' is removed again and again while it is opened; try again", path_);
 }
 
-Result<std::optional<Fd>> StateDirectory::lock() const {
-  return take_lock(file("lock"));
+Result<std::optional<std::uint64_t>> StateDirectory::remove() const {
+  const bool ours = std::ranges::any_of(kProofs, [this](const char* name) {
+    struct stat status{};
+    return ::lstat(file(name).c_str(), &status) == 0 && S_ISREG(status.st_mode);
+  });
+  if (!ours) {
+    if (::rmdir(path_.c_str()) == 0) {
+      return 0;
+    }
+    return fail("'{}' is not what a sandbox has kept, and stays", path_);
+  }
+  auto locked = lock();
+  if (!locked) {
+    return std::unexpected(locked.error());
+  }
+  if (!*locked) {
+    return std::nullopt;
+  }
+  const auto space = (*locked)->remove();
+  return space ? Result<std::optional<std::uint64_t>>(*space) : std::unexpected(space.error());
+}
+
+bool is_remainder(std::string_view name) {
+  return name.starts_with(kRemainder);
+}
+
+Error LockedState::said(const Error& error) const {
+  return renamed(error, state.path(), path);
+}
+
+Result<std::uint64_t> LockedState::remove() {
+  const std::string name = name_of(path);
+  const std::string aside = fmt::format("{}{}-{}", kRemainder, name, ::getpid());
+  if (::renameat(all.get(), name.c_str(), all.get(), aside.c_str()) != 0) {
+    return fail_errno(errno, "cannot remove '{}'", path);
+  }
+  if (!is_at(directory, all, aside)) {
+    ::renameat(all.get(), aside.c_str(), all.get(), name.c_str());
+    return fail("'{}' was replaced by something else while it was to be removed; try again", path);
+  }
+  const std::uint64_t space = space_of(state.disk());
+  const std::string way = fmt::format("{}/{}", way_to(all), aside);
+  auto removed = remove_tree(way);
+  return removed ? Result<std::uint64_t>(space)
+                 : std::unexpected(renamed(removed.error(), way, path));
 }
 
 Result<void> StateDirectory::say_id(const Fd& lock, std::string_view id) {
@@ -67,14 +213,14 @@ Result<void> StateDirectory::say_id(const Fd& lock, std::string_view id) {
 }
 
 Result<std::optional<std::string>> StateDirectory::running_id() const {
-  const auto held = is_locked(file("lock"));
+  const auto held = is_locked(file(kLock));
   if (!held) {
     return std::unexpected(held.error());
   }
   if (!*held) {
     return std::nullopt;
   }
-  auto id = read_file(file("lock"), kMaxId);
+  auto id = read_file(file(kLock), kMaxId);
   if (!id) {
     return std::unexpected(id.error());
   }
@@ -109,7 +255,7 @@ Result<void> StateDirectory::pin(const PinnedImage& image) const {
 }
 
 Result<std::optional<ExitRecord>> StateDirectory::exit_record() const {
-  const auto held = is_locked(file("lock"));
+  const auto held = is_locked(file(kLock));
   if (!held) {
     return std::unexpected(held.error());
   }
@@ -149,30 +295,31 @@ Result<void> StateDirectory::begin(std::int64_t now_ms) const {
   return {};
 }
 
-Result<void> StateDirectory::write_scripts(
+Result<Fd> StateDirectory::write_scripts(
     const std::vector<std::pair<std::string, std::string>>& scripts,
     const std::string& interpreter) const {
-  const std::string directory = file("scripts");
-  if (auto removed = remove_tree(directory); !removed) {
-    return removed;
+  const std::string path = file("scripts");
+  if (auto removed = remove_tree(path); !removed) {
+    return std::unexpected(removed.error());
   }
-  if (const auto made = make_directory(directory); !made) {
-    return std::unexpected(made.error());
+  auto directory = make_directory(path);
+  if (!directory) {
+    return directory;
   }
+  const std::string way = way_to(*directory);
   for (const auto& [name, body] : scripts) {
     const std::string text =
         fmt::format("#!{}\n{}{}", interpreter, body, body.ends_with('\n') ? "" : "\n");
     constexpr unsigned kExecutable = 0755;
-    if (auto written = write_file(fmt::format("{}/{}", directory, name), text, kExecutable);
-        !written) {
-      return written;
+    if (auto written = write_file(fmt::format("{}/{}", way, name), text, kExecutable); !written) {
+      return std::unexpected(renamed(written.error(), way, path));
     }
   }
   // Whoever a program in the sandbox runs as.
-  if (::chmod(directory.c_str(), 0755) != 0) {
-    return fail_errno(errno, "cannot make '{}' readable", directory);
+  if (::fchmod(directory->get(), 0755) != 0) {
+    return fail_errno(errno, "cannot make '{}' readable", path);
   }
-  return {};
+  return directory;
 }
 
 }  // namespace msb::sandbox

@@ -10,10 +10,13 @@
 //   exit.json        how it ended the last time
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/fd.hpp"
@@ -37,6 +40,8 @@ struct ExitRecord {
   std::vector<std::string> kernel;  // the last lines of its kernel, when it failed
 };
 
+struct LockedState;
+
 class StateDirectory {
  public:
   explicit StateDirectory(std::string path) : path_(std::move(path)) {}
@@ -49,14 +54,16 @@ class StateDirectory {
   [[nodiscard]] std::string log() const { return file("output.log"); }
   [[nodiscard]] std::string record() const { return file("exit.json"); }
 
-  // Makes it when it is missing. Fails when it is no directory of this user's.
+  // Makes it when it is missing. Fails when it, or the directory that it is in, is no directory of
+  // this user's.
   Result<void> make() const;
   [[nodiscard]] bool exists() const;
-  // Whether it looks like what a sandbox keeps: it has a lock, which is made first.
-  [[nodiscard]] bool is_one() const;
 
-  // The lock; nothing when it runs.
-  [[nodiscard]] Result<std::optional<Fd>> lock() const;
+  // The lock; nothing when it runs. The directory is made when it is missing.
+  [[nodiscard]] Result<std::optional<LockedState>> lock() const;
+  // Removes it, with all that is in it: the space that its disk took. Nothing when it runs. Fails
+  // for a directory that is not what a sandbox has kept, which is one with a lock.
+  [[nodiscard]] Result<std::optional<std::uint64_t>> remove() const;
   // Says the runtime directory's id into the lock that is held.
   static Result<void> say_id(const Fd& lock, std::string_view id);
   // The id while it runs; empty while its start has not come so far; nothing when it does not run.
@@ -71,13 +78,31 @@ class StateDirectory {
   // That it is about to run: the record of the last time goes.
   Result<void> begin(std::int64_t now_ms) const;
 
-  // The scripts, each a file that the sandbox can execute; nothing else stays there.
-  // `interpreter`: what follows "#!".
-  Result<void> write_scripts(const std::vector<std::pair<std::string, std::string>>& scripts,
-                             const std::string& interpreter) const;
+  // The scripts, each a file that the sandbox can execute; nothing else stays there. Gives their
+  // directory. `interpreter`: what follows "#!".
+  Result<Fd> write_scripts(const std::vector<std::pair<std::string, std::string>>& scripts,
+                           const std::string& interpreter) const;
 
  private:
   std::string path_;
 };
+
+// A state directory whose lock is held. It is reached by descriptors, for a guest that has the
+// project's directory may move things about in it: paths of `state` are below /proc/self/fd.
+struct LockedState {
+  Fd all;  // the directory with the states of the project, or of what is installed
+  Fd directory;
+  StateDirectory state;  // not to outlive `directory`
+  Fd lock;
+  std::string path;
+
+  // An error of `state`, with the path that users know.
+  [[nodiscard]] Error said(const Error& error) const;
+  // Removes it, with all that is in it: the space that its disk took. Nobody finds it half removed.
+  Result<std::uint64_t> remove();
+};
+
+// The name of what remains when that is interrupted. It goes when another state is locked.
+bool is_remainder(std::string_view name);
 
 }  // namespace msb::sandbox

@@ -9,39 +9,90 @@
 #include <filesystem>
 
 #include "sandbox/files.hpp"
+#include "sandbox/place_testing.hpp"
 
 namespace msb::sandbox {
 namespace {
 
 namespace fs = std::filesystem;
 
-struct Place {
-  Place() {
-    std::string name = fs::temp_directory_path() / "state-XXXXXX";
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  Place(const Place&) = delete;
-  Place& operator=(const Place&) = delete;
-  ~Place() { fs::remove_all(path); }
-  std::string path;
-};
-
 TEST_CASE("whoever has the lock runs, and says as what") {
   const Place place;
   const StateDirectory state(place.path + "/box");
   REQUIRE(state.make());
   CHECK(state.running_id().value() == std::nullopt);
-  auto lock = state.lock();
-  REQUIRE((lock && *lock));
+  auto locked = state.lock();
+  REQUIRE((locked && *locked));
   CHECK(state.running_id().value() == "");
-  REQUIRE(StateDirectory::say_id(**lock, "0123abcd"));
+  REQUIRE(StateDirectory::say_id((*locked)->lock, "0123abcd"));
   CHECK(state.running_id().value() == "0123abcd");
-  CHECK(state.lock().value() == std::nullopt);
+  CHECK_FALSE(state.lock()->has_value());
+  CHECK_FALSE(state.remove()->has_value());
   // Another descriptor of the same description holds it, as that of a child does.
-  const Fd inherited(::dup((*lock)->get()));
-  lock->reset();
+  const Fd inherited(::dup((*locked)->lock.get()));
+  (*locked)->lock.reset();
   CHECK(state.running_id().value() == "0123abcd");
+}
+
+TEST_CASE("what is locked stays the same one when its place is taken by something else") {
+  const Place place;
+  const StateDirectory state(place.path + "/menv/box");
+  auto locked = state.lock();
+  REQUIRE((locked && *locked));
+  fs::create_directory(place.path + "/elsewhere");
+  fs::rename(place.path + "/menv/box", place.path + "/moved");
+  fs::create_directory_symlink(place.path + "/elsewhere", place.path + "/menv/box");
+  REQUIRE((*locked)->state.pin({"base", "sha256:1"}));
+  REQUIRE((*locked)->state.write_scripts({{"start", "x"}}, "/bin/sh"));
+  CHECK(fs::exists(place.path + "/moved/sandbox.json"));
+  CHECK(fs::exists(place.path + "/moved/scripts/start"));
+  CHECK_FALSE((*locked)->remove());  // what is in its place is not it
+  CHECK(fs::exists(place.path + "/moved/sandbox.json"));
+  CHECK(fs::is_empty(place.path + "/elsewhere"));
+  CHECK_FALSE(state.lock());
+  // Nor is it reached through a link in the place of all states.
+  fs::remove_all(place.path + "/menv");
+  fs::create_directory_symlink(place.path + "/elsewhere", place.path + "/menv");
+  CHECK_FALSE(state.lock());
+  CHECK(fs::is_empty(place.path + "/elsewhere"));
+}
+
+TEST_CASE("an error of a locked state names the path that users know") {
+  const Place place;
+  const StateDirectory state(place.path + "/box");
+  const auto locked = state.lock();
+  REQUIRE((locked && *locked));
+  fs::create_directory((*locked)->state.disk());
+  const auto failed = read_file((*locked)->state.disk(), 10);
+  REQUIRE_FALSE(failed);
+  CHECK((*locked)->said(failed.error()).message ==
+        fmt::format("'{}/disk.ext4' is no regular file", state.path()));
+}
+
+TEST_CASE("a state is removed with what a killed process has not finished, and nothing else is") {
+  const Place place;
+  const StateDirectory state(place.path + "/box");
+  REQUIRE(state.lock());
+  REQUIRE(write_file(state.file("disk.ext4.7.new"), "draft"));
+  REQUIRE(state.lock());
+  CHECK_FALSE(fs::exists(state.file("disk.ext4.7.new")));
+  REQUIRE(write_file(state.disk(), "content"));
+  const auto removed = state.remove();
+  REQUIRE((removed && *removed));
+  CHECK(**removed > 0);
+  CHECK(fs::is_empty(place.path));
+  REQUIRE(state.make());
+  REQUIRE(state.remove());  // not even a lock is in it yet
+  // What an interrupted one left goes with the next start.
+  fs::create_directory(place.path + "/.removed-box-7");
+  REQUIRE(write_file(place.path + "/.removed-box-7/disk.ext4", "half"));
+  REQUIRE(state.lock());
+  CHECK_FALSE(fs::exists(place.path + "/.removed-box-7"));
+  REQUIRE(state.remove());
+  REQUIRE(state.make());
+  REQUIRE(write_file(state.file("other"), "x"));
+  CHECK_FALSE(state.remove());
+  CHECK(fs::exists(state.file("other")));
 }
 
 TEST_CASE("how it ended is what was recorded, or that nobody was left to record it") {

@@ -20,6 +20,13 @@ std::string script_file(std::string_view name) {
   return fmt::format("{}/{}", kScriptsDirectory, name);
 }
 
+// A shell that nobody types into would end at once.
+Task shell_task(const SandboxSpec& spec, const std::vector<std::string>& arguments,
+                bool background) {
+  return background && arguments.empty() ? Task{{}, false, true}
+                                         : Task{with(shell_command(spec), arguments), true, false};
+}
+
 }  // namespace
 
 std::vector<std::string> shell_command(const SandboxSpec& spec) {
@@ -35,7 +42,7 @@ Result<Task> choose_task(const SandboxSpec& spec, const TaskWords& words, bool b
     return Task{with({words.exec}, words.arguments), true, false};
   }
   if (words.script == "shell" && !spec.scripts.contains("shell")) {
-    return Task{with(shell_command(spec), words.arguments), true, false};
+    return shell_task(spec, words.arguments, background);
   }
   if (!words.script.empty()) {
     if (!spec.scripts.contains(words.script)) {
@@ -52,11 +59,10 @@ Result<Task> choose_task(const SandboxSpec& spec, const TaskWords& words, bool b
   if (!spec.command.empty()) {
     return Task{with(spec.command, words.arguments), true, false};
   }
-  if (!words.arguments.empty() || spec.shell.empty()) {
+  if (spec.shell.empty()) {
     return Task{words.arguments, false, false};
   }
-  // A shell that nobody types into would end at once.
-  return background ? Task{{}, false, true} : Task{shell_command(spec), true, false};
+  return shell_task(spec, words.arguments, background);
 }
 
 }  // namespace msb::sandbox

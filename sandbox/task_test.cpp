@@ -27,6 +27,8 @@ TEST_CASE(
   CHECK(choose_task(spec, {"", "", {"x"}}, false) == Task{{"serve", "now", "x"}, true, false});
   spec.command.clear();
   CHECK(choose_task(spec, {}, false) == Task{{"/bin/bash"}, true, false});
+  CHECK(choose_task(spec, {"", "", {"-c", "x"}}, true) ==
+        Task{{"/bin/bash", "-c", "x"}, true, false});
   spec.shell.clear();
   CHECK(choose_task(spec, {}, false) == Task{{}, false, false});
   CHECK(choose_task(spec, {"", "", {"ls"}}, false) == Task{{"ls"}, false, false});
@@ -36,6 +38,7 @@ TEST_CASE("a shell alone is there to be entered when nobody types into it") {
   SandboxSpec spec;
   spec.shell = "sh";
   CHECK(choose_task(spec, {}, true) == Task{{}, false, true});
+  CHECK(choose_task(spec, {"", "shell", {}}, true) == Task{{}, false, true});
 }
 
 TEST_CASE("a script that there is not is answered with the nearest; shell is one unless declared") {

@@ -86,17 +86,20 @@ def ancestors(pid):
 
 
 def machines():
-    """Process ids of this run's msb, msb-vmm and msb-machine: below this process, or orphans. Zombies are left out."""
+    """Process ids of this run's msb, msb-vmm and msb-machine: below this process, or below orphans. Zombies are left out."""
+    def is_ours(pid):
+        try:
+            return os.readlink(f"/proc/{pid}/exe").startswith(str(MSB_VMM.parent) + "/msb")
+        except OSError:
+            return False
+
     found = []
     for entry in pathlib.Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                program = os.readlink(entry / "exe")
-            except OSError:
-                continue
-            above = list(ancestors(int(entry.name)))
-            if program.startswith(str(MSB_VMM.parent) + "/msb") and (os.getpid() in above or above[:1] == [1]):
-                found.append(int(entry.name))
+            pid = int(entry.name)
+            above = list(ancestors(pid))
+            if is_ours(pid) and (os.getpid() in above or above and all(map(is_ours, above[:-1]))):
+                found.append(pid)
     return found
 
 

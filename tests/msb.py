@@ -81,7 +81,7 @@ class Msb:
         A command that reads comes first: it clears away what one that was killed left.
         """
         self.done("image", "list")
-        known = re.compile(r"images\.db(-journal)?|store\.lock|blobs/sha256/[0-9a-f]{64}|layers/[^/.]+/[0-9a-f]{64}(\.erofs)?")
+        known = re.compile(r"images\.db(-journal)?|store\.lock|scratch/empty-[0-9]+\.ext4|blobs/sha256/[0-9a-f]{64}|layers/[^/.]+/[0-9a-f]{64}(\.erofs)?")
         for name in self.files():
             assert known.fullmatch(name), f"{name} does not belong to a store"
             path = self.home / name

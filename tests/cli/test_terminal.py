@@ -109,6 +109,6 @@ def test_consent_is_asked_for_once(sandboxes, tmux):
     tmux.see("Let it? [y/N]")
     tmux.keys("y", "Enter")
     tmux.see("seen")
-    tmux.keys("clear; msb run box; echo again", "Enter")
+    tmux.keys("clear; msb run box; echo ag''ain", "Enter")
     tmux.see("again")
     assert "Let it" not in tmux.screen() and "seen" in tmux.screen()

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes at one store: each layer is fetched once, and whoever waits takes over from who ended."""
 
+import os
+import pathlib
+import shutil
 import signal
+import tempfile
 import threading
 
 import pytest
-from conftest import wait_until
+from conftest import machines, wait_until
 from registry import faults
 from registry.content import Image, noise, tar_of
 
@@ -77,6 +81,30 @@ def test_who_waits_for_a_layer_fetches_it_when_its_maker_ends(msb, shared, proxy
             finish([waiter])
     never.set()
     assert proxy.count("GET", layer) == 2
+    msb.check_store()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("detached", [False, True], ids=["in the foreground", "detached"])
+@pytest.mark.parametrize("send", [os.killpg, os.kill], ids=["at a terminal", "msb alone"])
+def test_the_first_pull_of_a_sandbox_that_is_interrupted(msb, shared, proxy, number, detached, send):
+    """It ends soon, nothing of the sandbox is left, and the next one pulls what is missing."""
+    layer = shared[0].layers[3]["digest"]
+    never = threading.Event()
+    proxy.on(layer, faults.hold(never), first=1)
+    runtime = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short: paths of sockets have 108 bytes
+    msb.environment |= {"XDG_RUNTIME_DIR": runtime}
+    reference = f"{proxy.address}/{shared[0].name}"
+    with msb.start("exe", *(["-d"] if detached else []), reference, "--", "true", start_new_session=True) as process:
+        wait_until(lambda: proxy.count("GET", layer) == 1, "the layer is asked for")
+        send(process.pid, number)
+        process.communicate(timeout=10)
+        assert process.returncode != 0
+    wait_until(lambda: msb.json("ps") == [] and not machines(), "nothing runs")
+    assert [path for path in pathlib.Path(runtime).rglob("*") if path.is_socket()] == []
+    shutil.rmtree(runtime)
+    never.set()
+    msb.pull(reference)
     msb.check_store()
 
 
