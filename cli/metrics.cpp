@@ -162,13 +162,15 @@ Result<std::vector<Running>> choose(const MetricsWords& words) {
 
 std::vector<MetricsRow> rows_of(const Metrics& metrics, const std::vector<Running>& sandboxes) {
   std::vector<MetricsRow> rows;
+  rows.reserve(sandboxes.size());
   for (const Running& running : sandboxes) {
     rows.push_back(metrics.row(running));
   }
   return rows;
 }
 
-Result<void> print_once(Metrics& metrics, std::vector<Running> chosen, const MetricsWords& words) {
+Result<void> print_once(Metrics& metrics, const std::vector<Running>& chosen,
+                        const MetricsWords& words) {
   if (auto looked = metrics.look(chosen); !looked) {
     return looked;
   }
@@ -320,7 +322,7 @@ Result<int> metrics(const MetricsWords& words) {
   if (interruption) {
     return show_live(metrics, std::move(*chosen), words, *interruption);
   }
-  const auto printed = print_once(metrics, std::move(*chosen), words);
+  const auto printed = print_once(metrics, *chosen, words);
   return printed ? Result<int>(0) : std::unexpected(printed.error());
 }
 

@@ -96,10 +96,11 @@ std::string format_time(std::int64_t time) {
 }
 
 std::string quote_for_shell(std::string_view word) {
-  const bool plain = !word.empty() && std::ranges::all_of(word, [](const char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           std::string_view("-_./:@=+,%").contains(c);
-  });
+  const bool plain =
+      !word.empty() && word.front() != '~' && std::ranges::all_of(word, [](const char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+               std::string_view("-_./:@=+,%~").contains(c);
+      });
   if (plain) {
     return std::string(word);
   }

@@ -50,6 +50,8 @@ TEST_CASE("table has columns of equal width and no blanks at the end") {
 
 TEST_CASE("a shell reads a quoted word as one") {
   CHECK(quote_for_shell("base:1.2") == "base:1.2");
+  CHECK(quote_for_shell("web~test") == "web~test");
+  CHECK(quote_for_shell("~/x") == "'~/x'");
   CHECK(quote_for_shell("") == "''");
   CHECK(quote_for_shell("a b") == "'a b'");
   CHECK(quote_for_shell("it's $HOME") == "'it'\\''s $HOME'");

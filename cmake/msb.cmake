@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Flags that every target shares, and the functions by which rooms declare their libraries, programs and tests.
 
+# What is found from here on.
+if(MSB_STATIC)
+  set(CMAKE_FIND_LIBRARY_SUFFIXES .a .so)
+endif()
+find_library(MSB_URING uring REQUIRED)
+
 find_package(PkgConfig REQUIRED)
 find_package(doctest REQUIRED)
 
@@ -39,6 +45,19 @@ add_library(msb_fmt STATIC ${CMAKE_SOURCE_DIR}/cmake/fmt.cpp)
 if(MSB_SANITIZE)
   target_compile_options(msb_fmt PRIVATE -fsanitize=${MSB_SANITIZE})
 endif()
+
+# msb_program(NAME): what programs share that people start. Nothing that is linked statically is for others to use, so that a
+# shared library that brings, say, libcrypto goes on to have its own.
+function(msb_program name)
+  target_compile_definitions(${name} PRIVATE MSB_VERSION="${PROJECT_VERSION}")
+  if(MSB_STATIC)
+    target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL)
+  endif()
+  # Sanitizers bring an allocator of their own.
+  if(NOT MSB_SANITIZE)
+    target_link_libraries(${name} PRIVATE mimalloc)
+  endif()
+endfunction()
 
 # Precompiled headers serve targets with the same code model only, and executables have another than libraries.
 function(msb_precompile name)
