@@ -210,10 +210,12 @@ void add_project_file(CLI::App& app, Invocation& invocation) {
   add->add_option("--depends-on", told.depends_on, "A sandbox that has to run first")
       ->type_name("NAME")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   add->add_option("--script", told.scripts, "A script")
       ->type_name("NAME=COMMAND")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   add->add_option("--start", told.start, "The script that runs unless another is named")
       ->type_name("COMMAND");
@@ -287,6 +289,7 @@ void add_exec(CLI::App& app, Invocation& invocation) {
   exec->add_option("-e,--env", told.envs, "A variable; NAME alone passes yours on")
       ->type_name("NAME[=VALUE]")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   exec->add_option("-w,--workdir", told.workdir, "Its working directory")->type_name("DIR");
   exec->add_option("-u,--user", told.user, "Its user, and group")->type_name("USER[:GROUP]");

@@ -17,7 +17,11 @@ void add_text(CLI::App& command, const std::string& name, std::string& value,
 
 void add_list(CLI::App& command, const std::string& name, std::vector<std::string>& values,
               const std::string& help, const std::string& type) {
-  command.add_option(name, values, help)->type_name(type)->expected(1)->take_all();
+  command.add_option(name, values, help)
+      ->type_name(type)
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
 }
 
 // The words of one command line, one after the other, until one is wrong.

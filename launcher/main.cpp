@@ -111,6 +111,7 @@ void add_process_options(CLI::App& command, std::vector<std::string>& environmen
                   "Set a variable; NAME alone passes the caller's value on")
       ->type_name("NAME[=VALUE]")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   command.add_option("-w,--workdir", directory, "Working directory; created when missing")
       ->type_name("DIR");
@@ -169,6 +170,7 @@ CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
                   "Show a directory or file of this host's in the sandbox (docs/shares.md)")
       ->type_name("HOST:GUEST[:ro][:cache=never|auto|always]")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   run->add_option("--cpus", options.cpus, "Virtual CPUs")
       ->type_name("N")
@@ -192,6 +194,7 @@ CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
                   "goes past the host's page cache")
       ->type_name("FILE[:ro][:direct]")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   run->add_option("--upper", options.upper,
                   "A raw disk image with an ext4 file system that keeps what is written to the "
@@ -220,19 +223,23 @@ CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
                   "Have a port of this host lead to a port in the sandbox; 0 is any that is free")
       ->type_name("[ADDRESS:]HOSTPORT:PORT[/tcp|/udp]")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   run->add_option("--host", options.hosts,
                   "A name by which the sandbox reaches a port of another one, by its --socket")
       ->type_name("NAME=SOCKET:PORT")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   run->add_option("--address", options.network.addresses, "Its address on a tap device")
       ->type_name("ADDRESS/LENGTH")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   run->add_option("--gateway", options.network.gateways, "Its gateway on a tap device")
       ->type_name("ADDRESS")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   run->add_option("--receive-rate", options.network.receive_rate,
                   "How much it may receive from the network: bytes a second")
@@ -284,10 +291,12 @@ CLI::App* add_exec(CLI::App& app, launcher::ExecOptions& options, std::uint32_t&
   exec->add_option("--group", options.groups, "A supplementary group, by name or number")
       ->type_name("GROUP")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   exec->add_option("--ulimit", options.limits, "A resource limit, for example nofile=1024:4096")
       ->type_name("NAME=SOFT[:HARD]")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   exec->add_option("--umask", options.umask, "File mode creation mask, octal; 022 unless given")
       ->type_name("MASK");

@@ -97,7 +97,7 @@ def test_limits_hold(sandboxes):
     told = sandboxes("exe", "--disk", "64", "base", "--", "sh", "-c",
                      "dd if=/dev/zero of=/big bs=1M count=100 2>&1 | grep -o 'No space left on device'; rm /big; echo alive")
     assert told.stdout == b"No space left on device\nalive\n", told
-    result = sandboxes("exe", "--timeout", "2", "base", "--", "sleep", "1000")
+    result = sandboxes("x", "--timeout", "2", "base", "--", "sleep", "1000")
     assert result.returncode == 124 and b"2 s" in result.stderr
     result = sandboxes("exe", "--processes", "40", "base", "--", "sh", "-c",
                        "n=0; while [ $n -lt 100 ]; do sleep 100 & n=$((n + 1)); done; echo forked all")

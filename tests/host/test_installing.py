@@ -14,6 +14,26 @@ def test_all_that_is_installed_is_removed_with_its_home(sandboxes):
     assert not (sandboxes.home / "images.db").exists() and not (sandboxes.home / "installed").exists()
 
 
+def test_places_are_where_xdg_says(sandboxes):
+    data, commands = sandboxes.directory / "data", sandboxes.directory / "commands"
+    data.mkdir()
+    sandboxes.home.rename(data / "microsandbox")
+    del sandboxes.environment["MSB_HOME"]
+    sandboxes.environment |= {"XDG_DATA_HOME": str(data), "XDG_BIN_HOME": str(commands)}
+    sandboxes.done("i", "base", "one")
+    assert (commands / "one").exists() and (data / "microsandbox/installed/one/installed.json").exists()
+    assert list(sandboxes.user.iterdir()) == []
+    sandboxes.done("uninstall", "one")
+    assert list(commands.iterdir()) == []
+
+
+def test_an_image_names_its_command(sandboxes):
+    sandboxes.done("install", "base")
+    assert (sandboxes.bin / "base").exists()
+    sandboxes.refused("install", "-v", "./nowhere:/x", "base", "two", words=["./nowhere"])
+    assert [entry["alias"] for entry in sandboxes.json("install", "--list")] == ["base"]
+
+
 def test_of_two_who_install_the_same_alias_at_once_one_does(sandboxes):
     both = [sandboxes.start("install", "base", "one", "--env", f"WHO={who}") for who in range(2)]
     errors = [process.communicate(timeout=60)[1] for process in both]

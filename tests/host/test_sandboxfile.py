@@ -15,7 +15,7 @@ def test_the_sandboxfile_is_edited_with_its_comments(sandboxes):
     assert (sandboxes.project / ".gitignore").read_text() == "menv/\n"
     sandboxes.refused("init", words=["exists already"])
     sandboxes.done("add", "web", "--image", "base", "--memory", "256", "-p", "0:80", "--start", "echo started; exec sleep 1000")
-    sandboxes.done("add", "db", "cache", "--image", "base", "--env", "A=b: c")
+    sandboxes.done("add", "--image", "base", "--env", "A=b: c", "db", "cache")
     text = (sandboxes.project / "Sandboxfile").read_text()
     (sandboxes.project / "Sandboxfile").write_text(text.replace("  db:", "  # the data\n  db:"))
     assert sandboxes.done("list").split() == ["web", "db", "cache"]
