@@ -13,6 +13,10 @@ Result<std::string> home_directory() {
   if (std::string home = absolute("MSB_HOME"); !home.empty()) {
     return home;
   }
+  // Another place would look as if all were gone.
+  if (const char* home = std::getenv("MSB_HOME"); home != nullptr && *home != '\0') {
+    return fail("MSB_HOME is \"{}\", and has to be an absolute path", home);
+  }
   if (const std::string data = absolute("XDG_DATA_HOME"); !data.empty()) {
     return data + "/microsandbox";
   }

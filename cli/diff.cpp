@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/diff.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
 #include "cli/entering.hpp"
 #include "cli/installing.hpp"
-#include "cli/stopping.hpp"
 #include "cli/target.hpp"
 #include "cli/up.hpp"
 #include "oci/printable.hpp"
@@ -21,6 +24,8 @@ namespace msb::cli {
 namespace {
 
 // Of the names together: more is not for reading any more, and a guest could send it without end.
+// How long a sandbox that was started to be looked at may take to end.
+constexpr std::chrono::seconds kDeparture{20};
 constexpr std::size_t kMaxBytes = std::size_t{512} << 20;
 constexpr std::size_t kOverhead = 64;     // of each, beside its name
 constexpr std::size_t kMaxShown = 16384;  // bytes of a path
@@ -62,7 +67,7 @@ Result<std::vector<Change>> read_changes(const std::string& agent_socket) {
 
 // Of one that does not run: with what it has mounted, and nothing that others would notice.
 Result<Begin> begin_to_look(const Targets& targets, const sandbox::Identity& who) {
-  if (!sandbox::StateDirectory(who.state).exists()) {
+  if (::access(sandbox::StateDirectory(who.state).disk().c_str(), F_OK) != 0) {
     return fail("'{}' has not run yet, so that nothing differs", who.name);
   }
   Result<Begin> begin_words = Begin{};
@@ -113,7 +118,7 @@ Result<void> diff(const DiffWords& words) {
   if (!target) {
     return std::unexpected(target.error());
   }
-  if (target->running) {
+  if (target->running && target->running->who.purpose != sandbox::Purpose::kLookedAt) {
     const auto foothold = step_in(*target->running);
     if (foothold) {
       return print_diff(target->running->agent_socket(), words.format);
@@ -124,17 +129,16 @@ Result<void> diff(const DiffWords& words) {
   }
   // Its disk is read by nobody but its own kernel.
   auto begin_words = begin_to_look(*targets, target->who);
-  const auto entered = begin_words ? make_run(std::move(*begin_words))
-                                   : Result<Entered>(std::unexpected(begin_words.error()));
+  auto entered = begin_words ? make_run(std::move(*begin_words))
+                             : Result<Entered>(std::unexpected(begin_words.error()));
   if (!entered) {
     return std::unexpected(entered.error());
   }
   const auto printed = print_diff(entered->running.agent_socket(), words.format);
-  if (!entered->started) {
-    return printed;
-  }
-  const auto ended = end_quietly(entered->running);
-  return printed ? ended : printed;
+  // It ends by itself now, unless somebody else looks at it too.
+  entered->foothold.reset();
+  await_departure(entered->running, kDeparture);
+  return printed;
 }
 
 }  // namespace msb::cli

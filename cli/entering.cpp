@@ -26,6 +26,7 @@ namespace {
 
 // How long a sandbox that was started to be entered waits for the next one who does.
 constexpr std::uint32_t kLinger = 3;  // seconds
+constexpr std::uint32_t kLookLinger = 1;
 // How long another process may take to start one, or the guest to let us in.
 constexpr std::chrono::seconds kPatience{60};
 constexpr int kAttempts = 3;
@@ -110,6 +111,11 @@ Result<Entered> start_or_find(const Begin& begin_words) {
     return std::unexpected(launched.error());
   }
   auto running = wait_for_start(begin_words.who);
+  // One that is looked at has no network, and ends when that is done.
+  if (running && running->who.purpose == sandbox::Purpose::kLookedAt && !begin_words.aside &&
+      await_departure(*running, kPatience)) {
+    return std::unexpected(ended_meanwhile(begin_words.who));
+  }
   return running ? Result<Entered>({std::move(*running), false, {}})
                  : std::unexpected(running.error());
 }
@@ -231,19 +237,25 @@ Result<Fd> step_in(const sandbox::Running& running) {
   if (greeted.error().code == 0 || goes_on(running)) {
     return std::unexpected(greeted.error());
   }
-  const auto client = sandbox::ControlClient::connect(running.control_socket());
-  const auto supervisor = client ? client->supervisor() : std::unexpected(client.error());
-  if (supervisor && !sandbox::wait_for_end(*supervisor, kPatience)) {
+  if (!await_departure(running, kPatience)) {
     return fail("'{}' is ending, and does not come to an end", running.who.name);
   }
   return std::unexpected(ended_meanwhile(running.who));
+}
+
+bool await_departure(const sandbox::Running& running, std::chrono::seconds patience) {
+  const auto client = sandbox::ControlClient::connect(running.control_socket());
+  const auto supervisor = client ? client->supervisor() : std::unexpected(client.error());
+  return supervisor ? sandbox::wait_for_end(*supervisor, patience) : !sandbox::is_alive(running);
 }
 
 Result<Entered> make_run(Begin begin_words) {
   begin_words.task = {{}, false, true};
   begin_words.background = true;
   std::optional<std::uint32_t>& linger = begin_words.spec.idle_timeout_s;
-  linger = begin_words.aside ? kLinger : linger.value_or(kLinger);
+  linger = begin_words.aside ? kLookLinger : linger.value_or(kLinger);
+  begin_words.who.purpose =
+      begin_words.aside ? sandbox::Purpose::kLookedAt : sandbox::Purpose::kEntered;
   // One that nobody is in may end before we are.
   for (int attempt = 1;; ++attempt) {
     auto entered = start_or_find(begin_words);

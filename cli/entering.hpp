@@ -2,6 +2,7 @@
 // Commands in sandboxes that run, or that are started to be entered.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,9 @@ Result<Entered> make_run(Begin begin_words);
 // A connection into the guest of one that runs: while it is open the sandbox does not end of
 // idleness. Fails with code ESRCH, once the sandbox has ended, when that came first.
 Result<Fd> step_in(const sandbox::Running& running);
+
+// Waits for one that ends by itself; whether it has.
+bool await_departure(const sandbox::Running& running, std::chrono::seconds patience);
 
 // exec_in() of one that runs, and does not end meanwhile. Fails with code ESRCH when it has ended.
 Result<int> enter_running(const sandbox::Running& running, const ExecWords& words);

@@ -132,7 +132,9 @@ bool on_path(const std::string& directory) {
          fmt::format(":{}:", path).find(fmt::format(":{}:", directory)) != std::string::npos;
 }
 
-Result<void> write_script(const std::string& path, const std::string& alias) {
+// It finds its state wherever the caller's images are.
+Result<void> write_script(const std::string& path, const std::string& alias,
+                          const std::string& home) {
   std::error_code error;
   fs::create_directories(fs::path(path).parent_path(), error);
   if (error) {
@@ -145,8 +147,9 @@ Result<void> write_script(const std::string& path, const std::string& alias) {
   constexpr unsigned kExecutable = 0755;
   return sandbox::write_file(
       path,
-      fmt::format("#!/bin/sh\n{}{}\nexec {} run --installed {} -- \"$@\"\n", kMarker, alias,
-                  quote_for_shell(*directory + "/msb"), quote_for_shell(alias)),
+      fmt::format("#!/bin/sh\n{}{}\nMSB_HOME={} exec {} run --installed {} -- \"$@\"\n", kMarker,
+                  alias, quote_for_shell(home), quote_for_shell(*directory + "/msb"),
+                  quote_for_shell(alias)),
       kExecutable);
 }
 
@@ -291,7 +294,7 @@ Result<void> install(const InstallWords& words, const SpecWords& spec_words) {
   // Looked at again: what takes minutes is done.
   auto written = ::lstat(path.c_str(), &status) == 0
                      ? fail("'{}' exists already; name another alias", path)
-                     : write_script(path, alias);
+                     : write_script(path, alias, places->home);
   if (written) {
     written = sandbox::write_json_file((*locked)->state.file(kInstalled),
                                        describe({*spec, *task, words.temporary}));

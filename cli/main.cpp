@@ -16,7 +16,7 @@
 
 #include "cli/command_line.hpp"
 #include "cli/context.hpp"
-#include "cli/parse_errors.hpp"
+#include "cli/words.hpp"
 
 namespace {
 
@@ -32,19 +32,6 @@ void expand_wrapper(std::string_view program, Words& words) {
   } else if (name == "msi") {
     words.insert(words.begin(), "install");
   }
-}
-
-// What follows "--" belongs to the command that is run. CLI11 would take some of that for its own.
-Words take_rest(Words& words) {
-  const auto command =
-      std::ranges::find_if(words, [](const std::string& word) { return !word.starts_with('-'); });
-  const auto marker = std::ranges::find(words, "--");
-  if (command == words.end() || marker == words.end() || !cli::takes_rest(*command)) {
-    return {};
-  }
-  Words rest(marker + 1, words.end());
-  words.erase(marker, words.end());
-  return rest;
 }
 
 // Of msb and of every command that it has by now: they may stand on both sides of a command's name.
@@ -85,7 +72,6 @@ int main(int argc, char** argv) {
   Words words(argv + 1, argv + argc);
   expand_wrapper(argc > 0 ? argv[0] : "", words);
   cli::Invocation invocation;
-  invocation.rest = take_rest(words);
 
   CLI::App app("Sandboxes for code you do not trust: microVMs that feel like containers.", "msb");
   app.require_subcommand(1);
@@ -106,6 +92,11 @@ int main(int argc, char** argv) {
     };
   });
   add_levels(app, invocation);
+  invocation.rest = cli::take_rest(app, words);
+  if (auto tidied = cli::tidy_values(words); !tidied) {
+    cli::complain(tidied.error().message);
+    return cli::kExitUsage;
+  }
   try {
     Words reversed(words.rbegin(), words.rend());
     app.parse(reversed);

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/project.hpp"
 
+#include <fcntl.h>
 #include <fmt/ranges.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -58,6 +62,25 @@ Result<void> save(const sandbox::Project& project, const std::string& text) {
   return sandbox::write_file(project.file, text, known ? status.st_mode & 0777 : 0644);
 }
 
+// Of two who change a Sandboxfile the second reads what the first has written. It is its directory
+// that is locked, as the file is replaced. Where there is none yet, the next look says so.
+Result<Fd> lock_sandboxfile(const std::string& file) {
+  const auto found = sandbox::find_sandboxfile(file);
+  if (!found) {
+    return std::unexpected(found.error());
+  }
+  const fs::path parent = *found ? fs::path(**found).parent_path() : fs::path();
+  const std::string path = parent.empty() ? "." : parent.string();
+  Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  while (directory && ::flock(directory.get(), LOCK_EX) != 0) {
+    if (errno != EINTR) {
+      return fail_errno(errno, "cannot lock '{}'", oci::printable(path));
+    }
+  }
+  return directory ? std::move(directory)
+                   : Result<Fd>(fail_errno(errno, "cannot open '{}'", oci::printable(path)));
+}
+
 std::string state_word(const std::optional<sandbox::Running>& running,
                        const std::optional<sandbox::ExitRecord>& record) {
   if (running) {
@@ -78,9 +101,6 @@ std::string state_word(const std::optional<sandbox::Running>& running,
 
 // Nothing is there of one that never ran.
 Result<std::uint64_t> remove_state(const sandbox::StateDirectory& state, const std::string& name) {
-  if (!state.exists()) {
-    return 0;
-  }
   const auto removed = state.remove();
   if (!removed) {
     return std::unexpected(removed.error());
@@ -95,28 +115,58 @@ Result<void> tell_cleaned(std::string_view what, std::uint64_t space) {
   return print(fmt::format("Removed what {} had kept ({})\n", what, format_size(space)));
 }
 
-// Of all sandboxes in the project's folder, and the folder.
-Result<std::uint64_t> remove_states(const sandbox::Project& project, const Fd& folder) {
-  std::uint64_t space = 0;
+// What is in the project's folder: states, and what nobody here has put there.
+struct StateFolder {
+  std::vector<sandbox::StateDirectory> states;
+  std::vector<std::string> others;
+};
+
+StateFolder look_into(const sandbox::Project& project, const Fd& folder) {
+  StateFolder found;
   std::error_code error;
-  std::vector<std::string> names;
   for (auto entry = fs::directory_iterator(fmt::format("/proc/self/fd/{}", folder.get()), error);
        !error && entry != fs::directory_iterator(); entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (entry->is_directory(error) && !entry->is_symlink(error) && !sandbox::is_remainder(name)) {
-      names.push_back(name);
+    const std::string path = fmt::format("{}/{}", project.state_folder(), name);
+    if (sandbox::check_name(name) && entry->is_directory(error) && !entry->is_symlink(error)) {
+      found.states.emplace_back(path);
+    } else if (name != sandbox::kIgnoreFile && !sandbox::is_remainder(name)) {
+      found.others.push_back(path);
     }
   }
-  for (const std::string& name : names) {
-    const auto removed = remove_state(
-        sandbox::StateDirectory(fmt::format("{}/{}", project.state_folder(), name)), name);
+  return found;
+}
+
+// Of all sandboxes in the project's folder, and the folder unless there is something else in it.
+// When one runs, none is removed.
+Result<std::uint64_t> remove_states(const sandbox::Project& project, const Fd& folder) {
+  const StateFolder found = look_into(project, folder);
+  for (const sandbox::StateDirectory& state : found.states) {
+    const auto id = state.running_id();
+    const std::string name = fs::path(state.path()).filename();
+    if (!id || *id) {
+      return id ? fail("'{}' is running; `msb down` first", name) : std::unexpected(id.error());
+    }
+  }
+  std::uint64_t space = 0;
+  for (const sandbox::StateDirectory& state : found.states) {
+    const auto removed = remove_state(state, fs::path(state.path()).filename());
     if (!removed) {
       return removed;
     }
     space += *removed;
   }
-  auto removed = sandbox::remove_tree(project.state_folder());
-  return removed ? Result<std::uint64_t>(space) : std::unexpected(removed.error());
+  // One that is started meanwhile has its directory here again, and keeps it.
+  const std::string path = project.state_folder();
+  ::unlinkat(folder.get(), sandbox::kIgnoreFile, 0);
+  sandbox::remove_remainders(folder);
+  if (!found.others.empty()) {
+    return fail("'{}' is not what a sandbox has kept, and stays", found.others.front());
+  }
+  if (::rmdir(path.c_str()) != 0 && errno != ENOTEMPTY && errno != ENOENT) {
+    return fail_errno(errno, "cannot remove '{}'", path);
+  }
+  return space;
 }
 
 // Its folder alone where the Sandboxfile is gone, or cannot be read.
@@ -220,6 +270,10 @@ Result<void> init(const std::string& where) {
 }
 
 Result<void> add(const AddWords& words, const SpecWords& spec_words) {
+  const auto lock = lock_sandboxfile(words.file);
+  if (!lock) {
+    return std::unexpected(lock.error());
+  }
   const auto project = open_project(words.file);
   if (!project) {
     return std::unexpected(project.error());
@@ -235,10 +289,12 @@ Result<void> add(const AddWords& words, const SpecWords& spec_words) {
     if (equals == 0 || equals == std::string::npos) {
       return fail("--script \"{}\" is not NAME=COMMAND", oci::printable(script));
     }
-    spec->scripts[script.substr(0, equals)] = script.substr(equals + 1);
+    if (!spec->scripts.emplace(script.substr(0, equals), script.substr(equals + 1)).second) {
+      return fail("there are two scripts '{}'", oci::printable(script.substr(0, equals)));
+    }
   }
-  if (!words.start.empty()) {
-    spec->scripts["start"] = words.start;
+  if (!words.start.empty() && !spec->scripts.emplace("start", words.start).second) {
+    return fail("there are two scripts 'start': --start and --script");
   }
   std::string text = project->text;
   for (const std::string& name : words.names) {
@@ -255,6 +311,10 @@ Result<void> add(const AddWords& words, const SpecWords& spec_words) {
 }
 
 Result<void> remove(const std::string& file, const std::vector<std::string>& names) {
+  const auto lock = lock_sandboxfile(file);
+  if (!lock) {
+    return std::unexpected(lock.error());
+  }
   const auto project = open_project(file);
   if (!project) {
     return std::unexpected(project.error());

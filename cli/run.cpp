@@ -175,7 +175,7 @@ Result<int> shell(const RunWords& words) {
   exec.command = sandbox::shell_command(*declared);
   exec.command.insert(exec.command.end(), words.arguments.begin(), words.arguments.end());
   exec.no_terminal = words.no_terminal;
-  if (target->running) {
+  if (target->running && target->running->who.purpose != sandbox::Purpose::kLookedAt) {
     auto status = enter_running(*target->running, exec);
     // Nobody was in it any more: it is started anew, if it is known how.
     if (status || status.error().code != ESRCH || !targets->can_start(target->who)) {

@@ -10,9 +10,15 @@ namespace msb::cli {
 
 namespace {
 
+// An empty one would be as if it were not there: a mere accident of a shell's variable, which may
+// have been meant as a limit.
+std::string check_value(const std::string& value) {
+  return value.empty() ? "it is empty; leave it out, or give it a value" : "";
+}
+
 void add_text(CLI::App& command, const std::string& name, std::string& value,
               const std::string& help, const std::string& type) {
-  command.add_option(name, value, help)->type_name(type);
+  command.add_option(name, value, help)->type_name(type)->check(check_value);
 }
 
 void add_list(CLI::App& command, const std::string& name, std::vector<std::string>& values,
@@ -21,7 +27,8 @@ void add_list(CLI::App& command, const std::string& name, std::vector<std::strin
       ->type_name(type)
       ->expected(1)
       ->allow_extra_args(false)
-      ->take_all();
+      ->take_all()
+      ->check(check_value);
 }
 
 // The words of one command line, one after the other, until one is wrong.
@@ -98,6 +105,9 @@ Result<sandbox::SandboxSpec> make_spec(const std::string& image, const SpecWords
   Reader reader;
   sandbox::SandboxSpec spec;
   spec.image = image;
+  if (image.empty()) {
+    return fail("the image is empty; name one, for example alpine");
+  }
   reader.check("the image", image, sandbox::check_image);
   reader.read("--cpus", words.cpus, sandbox::parse_cpus, spec.cpus);
   reader.read("--memory", words.memory, sandbox::parse_memory, spec.memory_mib);

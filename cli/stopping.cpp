@@ -65,11 +65,6 @@ Result<void> await_end(const Ending& ending, seconds patience) {
 
 }  // namespace
 
-Result<void> end_quietly(const sandbox::Running& running) {
-  const auto ending = ask_to_end(running, {});
-  return ending ? await_end(*ending, kMaxGrace + kMargin) : std::unexpected(ending.error());
-}
-
 Result<void> stop_all(const std::vector<sandbox::Running>& sandboxes, const StopWords& words) {
   std::vector<Ending> endings;
   std::optional<Error> failed;

@@ -20,7 +20,4 @@ struct StopWords {
 // All at the same time. Says of each that it is down. A supervisor that does not answer is killed.
 Result<void> stop_all(const std::vector<sandbox::Running>& sandboxes, const StopWords& words);
 
-// Ends one, and says nothing of it.
-Result<void> end_quietly(const sandbox::Running& running);
-
 }  // namespace msb::cli

@@ -85,8 +85,8 @@ std::optional<std::int64_t> parse_time(std::string_view text) {
   return std::int64_t{::timegm(&parts)} - seconds_east;
 }
 
-std::string format_time(std::int64_t time) {
-  const std::time_t value = time;
+std::string format_time(std::int64_t since_epoch) {
+  const std::time_t value = since_epoch;
   std::tm parts{};
   if (::gmtime_r(&value, &parts) == nullptr) {
     return "";

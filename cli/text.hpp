@@ -23,8 +23,8 @@ std::string format_age(std::chrono::seconds age);
 // Seconds since 1970 of an RFC 3339 time; nothing for other text.
 std::optional<std::int64_t> parse_time(std::string_view text);
 
-// "2026-11-25T08:43:29Z"
-std::string format_time(std::int64_t seconds);
+// "2026-11-25T08:43:29Z", of seconds since 1970.
+std::string format_time(std::int64_t since_epoch);
 
 // A word as a shell reads it as one: in single quotes, or as it is where that is plain enough.
 std::string quote_for_shell(std::string_view word);

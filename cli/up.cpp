@@ -35,6 +35,9 @@ constexpr std::chrono::seconds kReady{60};
 // How long one that publishes none and has dependents is waited for to listen on any: it may be no
 // server at all.
 constexpr std::chrono::seconds kServing{20};
+// How long one that was entered is waited for: whoever was in it may have left just now.
+constexpr std::chrono::seconds kLeaving{15};
+constexpr int kAttempts = 3;
 
 std::set<std::uint16_t> published_ports(const sandbox::SandboxSpec& spec) {
   std::set<std::uint16_t> ports;
@@ -192,6 +195,50 @@ Result<void> find_ready(const Project& project, const Entry& entry) {
   return print(fmt::format("{} is running already\n", entry.name));
 }
 
+// One that was only entered, or is about to end, is not up: it ends by itself, and then it can be
+// started. False when it is up.
+Result<bool> await_leaving(const Project& project, const Entry& entry) {
+  const auto running = wait_for_start(project.identity(entry.name));
+  if (!running) {
+    return running.error().code == ESRCH ? Result<bool>(true) : std::unexpected(running.error());
+  }
+  auto client = control(*running);
+  const auto status = client ? client->call("status") : std::unexpected(client.error());
+  const bool ending = !status || sandbox::text_member(*status, "state") == "stopping";
+  if (running->who.purpose == sandbox::Purpose::kRun && !ending) {
+    return false;
+  }
+  Notice notice(fmt::format("Waiting until {} ends", entry.name));
+  notice.show();
+  if (await_departure(*running, kLeaving)) {
+    return true;
+  }
+  return fail(
+      "somebody is in it, by `msb shell` for example, and it runs without its command; leave "
+      "it first, or `msb stop {}`",
+      entry.name);
+}
+
+// begin(), unless it is up already: then it fails with code kAlreadyRunning.
+Result<sandbox::Launched> begin_unless_up(const Project& project, const Entry& entry,
+                                          const Begin& begin_words) {
+  auto launched = begin(begin_words);
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    if (launched || launched.error().code != sandbox::kAlreadyRunning) {
+      break;
+    }
+    const auto left = await_leaving(project, entry);
+    if (!left) {
+      return std::unexpected(left.error());
+    }
+    if (!*left) {
+      break;
+    }
+    launched = begin(begin_words);
+  }
+  return launched;
+}
+
 // Those of one level start together.
 Result<void> start_level(const Project& project, const std::vector<std::string>& names,
                          const UpWords& words) {
@@ -212,7 +259,7 @@ Result<void> start_level(const Project& project, const std::vector<std::string>&
     }
     begin_words->task = std::move(*task);
     begin_words->background = true;
-    auto launched = begin(*begin_words);
+    auto launched = begin_unless_up(project, **entry, *begin_words);
     if (launched) {
       coming.push_back({*entry, std::move(*launched)});
     } else if (launched.error().code == sandbox::kAlreadyRunning) {

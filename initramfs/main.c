@@ -89,8 +89,9 @@ int main(void) {
   enum msb_bye_reason reason = MSB_BYE_FAILED;
   if (booted) reason = run(listener, control, &init, &failure);
   reason = namespace_end(&init, END_TIMEOUT_MS, reason);
-  sync();
+  /* That of the disk first: shares are on file systems of the host's, which may hang. */
   upper_disk_freeze();
+  sync();
   if (reason == MSB_BYE_FAILED) control_send_failed(control, &failure);
   control_end(control, reason, END_TIMEOUT_MS);
   system_reset();

@@ -2,6 +2,7 @@
 #include "launcher/configuration.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -112,8 +113,11 @@ Result<void> add_upper(const RunOptions& options, Configuration& result) {
   if (!disk) {
     return std::unexpected(disk.error());
   }
+  // One without a name goes with the sandbox, and nobody waits until it is written.
+  struct stat status{};
+  result.lasting = ::fstat(disk->file.get(), &status) == 0 && status.st_nlink > 0;
+  result.config.outlive_launcher = result.lasting;
   result.config.disks.push_back(add_disk(std::move(*disk), false, result));
-  result.config.outlive_launcher = true;
   return {};
 }
 

@@ -26,6 +26,7 @@ struct Configuration {
   std::vector<Fd> descriptors;
   std::vector<RunningDisk> disks;
   std::list<RunningShare> shares;
+  bool lasting = false;  // its writable layer is there after it
 
   DescriptorIndex add(Fd descriptor) {
     descriptors.push_back(std::move(descriptor));

@@ -71,7 +71,7 @@ Result<std::uint64_t> device_size(const RunningDisk& disk, std::optional<std::ui
 // A machine that lost its launcher has the disk with its writable layer for a few seconds more, to
 // end in order: that is waited for.
 bool lock(int file, const DiskWords& disk) {
-  constexpr std::chrono::seconds kEndOfMachine{8};
+  constexpr std::chrono::seconds kEndOfMachine{33};
   constexpr std::chrono::milliseconds kPause{20};
   const auto deadline = std::chrono::steady_clock::now() + kEndOfMachine;
   while (::flock(file, (disk.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {

@@ -28,7 +28,7 @@ Result<EventPipe> EventPipe::take(int fd) {
   return EventPipe(Fd(fd));
 }
 
-void EventPipe::tell(std::string_view event, nlohmann::ordered_json details) {
+void EventPipe::tell(std::string_view event, const nlohmann::ordered_json& details) {
   using Json = nlohmann::ordered_json;
   Json line{{"event", event}};
   line.update(details);

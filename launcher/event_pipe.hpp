@@ -21,7 +21,7 @@ class EventPipe {
 
   // `details`: what there is to say besides the event's name, an object. Never waits: a reader that
   // does not read loses it, and what comes later if that cuts a line.
-  void tell(std::string_view event, nlohmann::ordered_json details);
+  void tell(std::string_view event, const nlohmann::ordered_json& details);
   [[nodiscard]] int get() const { return pipe_.get(); }
 
  private:

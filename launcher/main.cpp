@@ -65,12 +65,12 @@ int doctor() {
   return EXIT_SUCCESS;
 }
 
-// Options of `exec` may follow its socket, so what belongs to the command is what comes after "--".
-// CLI11 would take some of that for its own.
+// What belongs to the command that `run` and `exec` run is what comes after "--". CLI11 would take
+// some of that for its own, and make several words of one like "[a,b]".
 std::vector<std::string> split_command(int& argc, char** argv) {
   const std::string_view marker = "--";
   char** const end = argv + argc;
-  if (argc < 2 || argv[1] != std::string_view("exec")) {
+  if (argc < 2 || (argv[1] != std::string_view("exec") && argv[1] != std::string_view("run"))) {
     return {};
   }
   char** const found = std::find(argv, end, marker);
@@ -424,6 +424,8 @@ int main(int argc, char** argv) {
     complain(fmt::format("{}; see `msb-vmm --help`", error.what()));
     return launcher::kExitLauncher;
   }
-  words.exec.command.insert(words.exec.command.end(), command.begin(), command.end());
+  std::vector<std::string>& told =
+      commands.run->parsed() ? words.run.process.command : words.exec.command;
+  told.insert(told.end(), command.begin(), command.end());
   return obey(commands, words);
 }

@@ -53,7 +53,7 @@ OutputLog::OutputLog(AsyncIo& io, std::string path, std::function<void(const Err
 Result<void> OutputLog::open_file() {
   // O_NONBLOCK: a FIFO would wait for a reader, before it is found to be none of ours.
   Fd file(::open(path_.c_str(),
-                 O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
+                 O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
                  S_IRUSR | S_IWUSR));
   struct stat status{};
   if (!file || ::fstat(file.get(), &status) != 0) {
@@ -66,6 +66,11 @@ Result<void> OutputLog::open_file() {
   }
   file_ = std::move(file);
   size_ = static_cast<std::uint64_t>(status.st_size);
+  // A line that was cut off, when this host lost power for example, is not to swallow the next one.
+  char last = '\n';
+  if (size_ > 0 && ::pread(file_.get(), &last, 1, status.st_size - 1) == 1 && last != '\n') {
+    size_ += write_some(file_.get(), "\n") == 1 ? 1 : 0;
+  }
   return {};
 }
 

@@ -283,6 +283,7 @@ Outcome run_sandbox(const RunOptions& options, RunReports& reports) {
                     {.command = main_command(options, std::move(*process), log.get()),
                      .background = options.supervision.background,
                      .notice = notice_of(options),
+                     .lasting = configuration->lasting,
                      .limits = {static_cast<std::uint32_t>(options.supervision.timeout_s),
                                 static_cast<std::uint32_t>(options.supervision.idle_timeout_s)},
                      .ready_timeout_s = options.ready_timeout_s,

@@ -38,6 +38,8 @@ struct SessionOptions {
   bool background = false;
   // What standard error, a terminal, shows while it takes long to start; empty: nothing.
   std::string notice;
+  // It has a disk that is there after it: what is still to be written is waited for.
+  bool lasting = false;
   TimeLimits::Options limits;
   std::uint64_t ready_timeout_s = 0;
   // What SIGTERM means: this signal to every process that was started, and death after so long.
@@ -123,6 +125,7 @@ class Session {
   void shut_down(Outcome outcome);
   void finish(Outcome outcome);
   void expect_end();
+  [[nodiscard]] std::uint64_t end_patience() const;
   void tell_stopping();
   void watch_starter();
   void hold(std::size_t& connections, std::size_t count);

@@ -16,8 +16,11 @@ namespace {
 
 constexpr std::uint64_t kSecond = 1'000'000'000;  // nanoseconds
 constexpr std::uint64_t kMillisecond = 1'000'000;
-// How long a guest may take over its orderly end before the machine is ended for it.
+// How long a guest may take over its orderly end before the machine is ended for it, and how long
+// with a disk that lasts: this host may have gigabytes to write until the guest is told that it is
+// done.
 constexpr std::uint64_t kShutdownTimeout = 5 * kSecond;
+constexpr std::uint64_t kWritingTimeout = 30 * kSecond;
 // For the last words of the command to reach those who are attached to it.
 constexpr std::uint64_t kParting = 2 * kSecond;
 constexpr int kKilled = kExitSignal + SIGKILL;
@@ -54,7 +57,9 @@ void Session::on_signal(int signal) {
       }
       break;
     case State::kEnding:
-      finish({kExitSignal + signal, "", Cause::kStopped});
+      if (!options_.lasting) {
+        finish({kExitSignal + signal, "", Cause::kStopped});
+      }  // else its disk is being written, and `kill` at the control socket is for who cannot wait
       break;
   }
 }
@@ -134,7 +139,7 @@ void Session::stop(std::uint32_t signal, std::uint32_t grace_ms) {
   }
   tell_stopping();
   guest_->send(*protocol::encode_shutdown(signal, grace_ms));
-  loop_.timeout(grace_ms * kMillisecond + kShutdownTimeout, stop_timeout_);
+  loop_.timeout(grace_ms * kMillisecond + end_patience(), stop_timeout_);
 }
 
 // What the command came to, while other processes may still have their grace. BYE can come first:
@@ -185,8 +190,12 @@ void Session::expect_end() {
     options_.server->close();
   }
   if (!end_timeout_.pending()) {
-    loop_.timeout(kShutdownTimeout, end_timeout_);
+    loop_.timeout(end_patience(), end_timeout_);
   }
+}
+
+std::uint64_t Session::end_patience() const {
+  return options_.lasting ? kWritingTimeout : kShutdownTimeout;
 }
 
 void Session::tell_stopping() {
@@ -206,6 +215,15 @@ void Session::finish(Outcome outcome) {
 }
 
 void Session::on_end_timeout() {
+  if (options_.lasting && !machine_is_gone_) {
+    outcome_.reset();  // a success of which something is missing is none
+    finish(
+        {kExitLauncher,
+         fmt::format("the guest did not end within {} s and was ended: what it wrote last may be "
+                     "missing on its disk",
+                     kWritingTimeout / kSecond)});
+    return;
+  }
   finish(
       {kExitLauncher, machine_is_gone_
                           ? "the sandbox has stopped, but what the command wrote last was not read "

@@ -76,6 +76,9 @@ Result<void> make_file_system(const std::string& path, std::uint64_t mib, bool l
   if (made && (::fsync(file.get()) != 0 || ::rename(draft.c_str(), path.c_str()) != 0)) {
     made = fail_errno(errno, "cannot make the disk '{}'", path);
   }
+  if (made) {
+    made = sync_directory(std::filesystem::path(path).parent_path());
+  }
   if (!made) {
     ::unlink(draft.c_str());
   }

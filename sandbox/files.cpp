@@ -126,6 +126,14 @@ Result<void> write_file(const std::string& path, std::string_view content, unsig
   return {};
 }
 
+Result<void> sync_directory(const std::string& path) {
+  const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory || ::fsync(directory.get()) != 0) {
+    return fail_errno(errno, "cannot write the directory '{}' to disk", path);
+  }
+  return {};
+}
+
 Result<std::optional<Json>> read_json_file(const std::string& path) {
   const auto text = read_file(path, kMaxJson);
   if (!text) {

@@ -33,6 +33,9 @@ Result<void> write_file(const std::string& path, std::string_view content, unsig
 Result<std::optional<Json>> read_json_file(const std::string& path);
 Result<void> write_json_file(const std::string& path, const Json& document);
 
+// What was made, renamed or removed in a directory stays so when this host loses power.
+Result<void> sync_directory(const std::string& path);
+
 // Members of an object from a file that nobody vouches for: nothing, unless they are of that type.
 std::optional<std::string> text_member(const Json& document, const char* name);
 std::optional<std::int64_t> number_member(const Json& document, const char* name);

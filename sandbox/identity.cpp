@@ -39,6 +39,27 @@ Result<Kind> parse_kind(std::string_view word) {
   return fail("'{}' is no kind of sandbox", oci::printable(word));
 }
 
+std::string_view purpose_word(Purpose purpose) {
+  switch (purpose) {
+    case Purpose::kEntered:
+      return "entered";
+    case Purpose::kLookedAt:
+      return "looked at";
+    case Purpose::kRun:
+      break;
+  }
+  return "run";
+}
+
+Purpose parse_purpose(std::string_view word) {
+  for (const Purpose purpose : {Purpose::kEntered, Purpose::kLookedAt}) {
+    if (word == purpose_word(purpose)) {
+      return purpose;
+    }
+  }
+  return Purpose::kRun;
+}
+
 Result<void> check_name(std::string_view name) {
   const bool good =
       !name.empty() && name.size() <= kMaxName && is_alphanumeric(name.front()) &&

@@ -207,6 +207,7 @@ Result<Launched> launch(LaunchOptions options) {
   }
   Parts parts;
   parts.arguments = {"msb", "run"};
+  clear_dead();  // with what they left of their output
   auto runtime = make_runtime_directory(options.who);
   if (!runtime) {
     return std::unexpected(runtime.error());

@@ -127,7 +127,7 @@ Result<void> make_state_folder(const Project& project) {
     return std::unexpected(folder.error());
   }
   // By the descriptor: a sandbox that has the project may put a link in the folder's place.
-  const std::string ignore = fmt::format("/proc/self/fd/{}/.gitignore", folder->get());
+  const std::string ignore = fmt::format("/proc/self/fd/{}/{}", folder->get(), kIgnoreFile);
   const auto present = read_file(ignore, kMaxText);
   if (!present) {
     return std::unexpected(present.error());

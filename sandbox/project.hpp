@@ -15,6 +15,7 @@ namespace msb::sandbox {
 
 inline constexpr const char* kSandboxfile = "Sandboxfile";
 inline constexpr const char* kStateFolder = "menv";
+inline constexpr const char* kIgnoreFile = ".gitignore";  // of that folder
 
 struct Project {
   std::string directory;  // resolved

@@ -86,7 +86,8 @@ Result<Identity> read_identity(const std::string& directory) {
   }
   Identity who{*kind, text_member(**document, "name").value_or(""),
                text_member(**document, "project").value_or(""),
-               text_member(**document, "state").value_or("")};
+               text_member(**document, "state").value_or(""),
+               parse_purpose(text_member(**document, "purpose").value_or(""))};
   if (auto checked = check_name(who.name); !checked) {
     return std::unexpected(checked.error());
   }
@@ -129,7 +130,8 @@ Result<RuntimeDirectory> make_runtime_directory(const Identity& who) {
   const Json identity = {{"kind", kind_word(who.kind)},
                          {"name", who.name},
                          {"project", who.project},
-                         {"state", who.state}};
+                         {"state", who.state},
+                         {"purpose", purpose_word(who.purpose)}};
   // Nothing of it outlives a power cut, so that it need not be made durable.
   if (auto written = write_json_file(running.directory + "/identity", identity); !written) {
     remove_runtime_directory(running);

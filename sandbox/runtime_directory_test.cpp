@@ -24,7 +24,8 @@ struct Runtime : Place {
 
 TEST_CASE("what runs is listed, and what dead ones left is cleared away") {
   const Runtime place;
-  auto one = make_runtime_directory({Kind::kProject, "web", "/p", "/p/menv/web"});
+  auto one =
+      make_runtime_directory({Kind::kProject, "web", "/p", "/p/menv/web", Purpose::kEntered});
   auto two = make_runtime_directory({Kind::kTemporary, "tmp", "", ""});
   REQUIRE((one && two));
   auto listed = list_running();
@@ -32,6 +33,7 @@ TEST_CASE("what runs is listed, and what dead ones left is cleared away") {
   REQUIRE(listed->size() == 2);
   CHECK(listed->front().who.name == "web");
   CHECK(listed->front().who.state == "/p/menv/web");
+  CHECK(listed->front().who.purpose == Purpose::kEntered);
   CHECK(listed->back().who.kind == Kind::kTemporary);
   CHECK(is_alive(two->running));
   two->lock.reset();  // its supervisor is dead

@@ -78,16 +78,6 @@ bool is_at(const Fd& directory, const Fd& all, const std::string& name) {
          opened.st_dev == there.st_dev && opened.st_ino == there.st_ino;
 }
 
-void remove_remainders(const std::string& all) {
-  std::error_code error;
-  for (auto entry = fs::directory_iterator(all, error); !error && entry != fs::directory_iterator();
-       entry.increment(error)) {
-    if (is_remainder(entry->path().filename().string())) {
-      [[maybe_unused]] const auto removed = remove_tree(entry->path());  // else another time
-    }
-  }
-}
-
 // What a process that was killed has not finished to write (write_file()). Only holders of the lock
 // write.
 void remove_drafts(const std::string& directory) {
@@ -150,7 +140,7 @@ Result<std::optional<LockedState>> StateDirectory::lock() const {
     if (lock && is_at(locked.directory, locked.all, name_of(path_))) {
       locked.lock = std::move(**lock);
       remove_drafts(locked.state.path());
-      remove_remainders(way_to(locked.all));
+      remove_remainders(locked.all);
       return locked;
     }
   }
@@ -158,6 +148,14 @@ Result<std::optional<LockedState>> StateDirectory::lock() const {
 }
 
 Result<std::optional<std::uint64_t>> StateDirectory::remove() const {
+  if (!exists()) {
+    // What is left when it was removed before, by somebody who was interrupted.
+    const auto all = open_directory(fs::path(path_).parent_path());
+    if (all && *all) {
+      remove_remainders(**all);
+    }
+    return 0;
+  }
   const bool ours = std::ranges::any_of(kProofs, [this](const char* name) {
     struct stat status{};
     return ::lstat(file(name).c_str(), &status) == 0 && S_ISREG(status.st_mode);
@@ -181,6 +179,16 @@ Result<std::optional<std::uint64_t>> StateDirectory::remove() const {
 
 bool is_remainder(std::string_view name) {
   return name.starts_with(kRemainder);
+}
+
+void remove_remainders(const Fd& all) {
+  std::error_code error;
+  for (auto entry = fs::directory_iterator(way_to(all), error);
+       !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    if (is_remainder(entry->path().filename().string())) {
+      [[maybe_unused]] const auto removed = remove_tree(entry->path());  // else another time
+    }
+  }
 }
 
 Error LockedState::said(const Error& error) const {

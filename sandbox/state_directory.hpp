@@ -102,7 +102,10 @@ struct LockedState {
   Result<std::uint64_t> remove();
 };
 
-// The name of what remains when that is interrupted. It goes when another state is locked.
+// The name of what remains when that is interrupted. It goes when another state is locked or
+// removed.
 bool is_remainder(std::string_view name);
+// Removes what there is of these. `all`: the directory with the states.
+void remove_remainders(const Fd& all);
 
 }  // namespace msb::sandbox

@@ -53,6 +53,23 @@ class Places {
             characters_of(text_.substr(begin, offset - begin)) + 1};
   }
   [[nodiscard]] Position at(const YAML::Mark& mark) const { return at(offset(mark)); }
+  // Whether the scalar that begins there has the quotation mark at its end that it has at its
+  // beginning: of one that has none, the library makes all up to the end of the text one scalar.
+  [[nodiscard]] bool is_closed(std::size_t offset) const {
+    const char quote = offset < text_.size() ? text_[offset] : '\0';
+    if (quote != '"' && quote != '\'') {
+      return true;
+    }
+    for (std::size_t at = offset + 1; at < text_.size(); ++at) {
+      const bool doubled = quote == '\'' && text_.substr(at, 2) == "''";
+      if (doubled || (quote == '"' && text_[at] == '\\')) {
+        ++at;
+      } else if (text_[at] == quote) {
+        return true;
+      }
+    }
+    return false;
+  }
 
  private:
   std::string_view text_;
@@ -85,6 +102,9 @@ class Builder : public YAML::EventHandler {
                 const std::string& value) override {
     check(mark, tag, anchor);
     YamlNode node = make(YamlNode::Kind::kScalar, mark);
+    if (!places_.is_closed(node.offset)) {
+      refuse(mark, "the quotation mark is never closed");
+    }
     node.text = value;
     add(std::move(node));
   }

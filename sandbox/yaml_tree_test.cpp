@@ -96,5 +96,15 @@ TEST_CASE("a text without a document is null") {
   }
 }
 
+TEST_CASE("a quotation mark that is never closed does not swallow the rest") {
+  for (const char* text :
+       {"a:\n  b: \"echo\n  c: d\n", "a:\n  b: 'it''s\n  c: d\n", "a: \"x\\\"\n"}) {
+    const auto tree = parse_yaml(text);
+    REQUIRE_FALSE(tree);
+    CHECK(tree.error().message.find("never closed") != std::string::npos);
+  }
+  CHECK(parse_yaml("a: \"x\\\"y\"\nb: 'it''s'\nc: it's\n'd e': \"\"\n"));
+}
+
 }  // namespace
 }  // namespace msb::sandbox

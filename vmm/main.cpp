@@ -52,8 +52,9 @@ class Timeline {
   ::_exit(status);
 }
 
-// How long a guest may take to end in order when its launcher is gone.
-constexpr unsigned kOrphanSeconds = 5;
+// How long a guest may take to end in order, and this host to write what it wrote, when its
+// launcher is gone.
+constexpr unsigned kOrphanSeconds = 30;
 
 // Whether the guest is then given that time; on the loop's thread.
 bool outlives_launcher = false;

@@ -167,6 +167,20 @@ def test_killed_at_random_moments(sandboxes):
     assert sandboxes.runtime_files() == []
 
 
+def test_one_that_was_only_entered_or_looked_at_is_not_up(sandboxes):
+    sandboxes.write("sandboxes:\n  box: {image: base, scripts: {start: 'echo started; exec sleep 1000'}}\n")
+    assert sandboxes.done("shell", "box", "--", "-c", "echo in > /file; echo in") == "in\n"
+    assert sandboxes.done("up") == "box is up\n"
+    assert b"started" in sandboxes("log", "box").stdout
+    sandboxes.done("down")
+    looking = sandboxes.start("diff", "box")
+    wait_until(lambda: sandboxes.running() == ["box"], "it is looked at", seconds=60)
+    assert sandboxes.done("up") == "box is up\n"
+    assert looking.communicate(timeout=60)[0] == b"A /file\n"
+    assert sandboxes.running() == ["box"]
+    sandboxes.done("down")
+
+
 def test_a_guest_that_moves_its_own_state_gains_nothing(sandboxes):
     """It has the project, and puts a link where the host is about to write the log and the record."""
     (sandboxes.project / "trap").mkdir()

@@ -19,6 +19,8 @@ def test_a_command_runs_with_its_streams_and_its_exit_status(sandboxes):
     result = sandboxes("exe", "base", "--", "sh", "-c", "cat; echo away >&2; exit 3", stdin=b"hello\n")
     assert (result.returncode, result.stdout, result.stderr) == (3, b"hello\n", b"away\n")
     assert sandboxes("exe", "base", "--", "not-there").returncode == 127
+    # What belongs to the command begins with its first word.
+    assert sandboxes("exe", "-v=.:/here", "base", "echo", "-n", "--memory", "[1,2]").stdout == b"--memory [1,2]"
     # The wrapper, options, and a directory as an image.
     result = sandboxes("--cpus", "2", "--memory", "300M", "-v", f"{sandboxes.project}:/here:ro", "--env", "A=b",
                        "--workdir", "/here", f"{IMAGES}:base", "--", "sh", "-c",

@@ -134,7 +134,7 @@ def test_a_guest_that_does_not_end_is_ended(vmm, upper, tmp_path):
     wait_until(lambda: len(machines()) == 2, "the machine runs")
     machine = machine_of(process)
     kill_launcher(process)
-    wait_until(lambda: machine not in machines(), "the machine has ended", 20)
+    wait_until(lambda: machine not in machines(), "the machine has ended", 45)
 
 
 def test_a_killed_launcher_lets_a_paused_guest_end_in_order(vmm, upper, tmp_path):

@@ -94,33 +94,28 @@ def test_levels_are_completed_before_a_command_only(host):  # noqa: F811
         assert host.done("__complete", "msb", "run", level) == b""
 
 
-@pytest.mark.parametrize("line, example", [
-    ("exe alpine ls -la", "exe alpine -- ls -la"),
-    ("x alpine ls -la", "x alpine -- ls -la"),
-    ("exec web ls -la", "exec web -- ls -la"),
-    ("exec web -Tw / ls --color=auto", "exec web -Tw / -- ls --color=auto"),
-    ("run web ls -la", "run web -- ls -la"),
-    ("run web~test --fast", "run web~test -- --fast"),
-    ("shell web -c 'ls /'", "shell web -- -c 'ls /'"),
-    ("exe alpine sh -c \"echo 'a b'\"", "exe alpine -- sh -c 'echo '\\''a b'\\'''"),
-    ("--debug exe --memory 2G -v.:/src alpine -d ls -la", "--debug exe --memory 2G -v.:/src alpine -d -- ls -la"),
-    ("install alpine ls -la", "install alpine -- ls -la"),
-    ("add web --image alpine ls -la", "add web --image alpine -- ls -la")])
-def test_where_the_options_of_another_command_go(host, line, example):  # noqa: F811
+@pytest.mark.parametrize("line", ["exe alpine -la", "run web~test -la", "shell web -la", "add web --image alpine ls -la"])
+def test_where_the_options_of_another_command_go(host, line):  # noqa: F811
     words = shlex.split(line)
-    [unknown, *_] = [word for word in shlex.split(example.partition(" -- ")[2]) if word.startswith("-")]
     result = host(*words)
-    command = [word for word in words if not word.startswith("-")][0]
-    told = f"msb: there is no option {unknown.partition('=')[0]}; options of the command that is to run go behind \"--\", for example " \
-        f"`msb {example}`; see `msb {'exe' if command == 'x' else command} --help`"
+    told = f"msb: there is no option -la; options of the command that is to run go behind \"--\"; see `msb {words[0]} --help`"
     assert (result.returncode, sentence(result.stderr)) == (2, told)
 
 
-def test_an_example_is_left_out_where_it_would_be_long_or_unreadable(host):  # noqa: F811
-    for script in ("a\nb", "x" * 300):
-        result = host("exe", "alpine", "sh", "-c", script)
-        assert (result.returncode, sentence(result.stderr)) == \
-            (2, "msb: there is no option -c; options of the command that is to run go behind \"--\"; see `msb exe --help`")
+@pytest.mark.parametrize("line, told", [
+    ("exe --memory= alpine", "--memory= has nothing behind it"),
+    ("exe --memory '' alpine", "--memory: it is empty"),
+    ("add web --image alpine --start= --user root", "--start= has nothing behind it"),
+    ("instal alpine run", 'there is no command "instal"; did you mean "install"?'),
+    ("stpo log", 'there is no command "stpo"; did you mean "stop"?')])
+def test_what_is_missing_is_not_taken_from_elsewhere(host, line, told):  # noqa: F811
+    result = host(*shlex.split(line))
+    assert result.returncode == 2 and told in sentence(result.stderr)
+
+
+def test_an_empty_image_is_said_to_be_empty(host):  # noqa: F811
+    host.refused("exe", "", words=["the image is empty"])
+    assert host("add", "x", "--image", "").returncode != 0
 
 
 @pytest.mark.parametrize("line, told", [

@@ -23,8 +23,12 @@ def test_places_are_where_xdg_says(sandboxes):
     sandboxes.done("i", "base", "one")
     assert (commands / "one").exists() and (data / "microsandbox/installed/one/installed.json").exists()
     assert list(sandboxes.user.iterdir()) == []
+    script = (commands / "one").read_text()
+    assert f"MSB_HOME={data}/microsandbox exec " in script, "it is found from everywhere"
     sandboxes.done("uninstall", "one")
     assert list(commands.iterdir()) == []
+    sandboxes.environment["MSB_HOME"] = "relative"
+    sandboxes.refused("install", "--list", words=["MSB_HOME", "absolute"])
 
 
 def test_an_image_names_its_command(sandboxes):

@@ -54,6 +54,21 @@ def test_a_broken_sandboxfile_is_told_with_its_place(sandboxes):
     assert sandboxes.runtime_files() == []
 
 
+def test_those_who_change_a_sandboxfile_at_once_lose_nothing(sandboxes):
+    sandboxes.done("init")
+    both = [sandboxes.start("add", f"s{number}", "--image", "base") for number in range(12)]
+    for process in both:
+        assert process.communicate(timeout=60)[1] == b"" and process.returncode == 0
+    assert sorted(sandboxes.done("list").split()) == sorted(f"s{number}" for number in range(12))
+
+
+def test_a_quotation_mark_that_is_not_closed_loses_nothing(sandboxes):
+    text = "sandboxes:\n  a:\n    image: base\n    scripts:\n      start: \"echo hi\n  b:\n    image: python\n"
+    sandboxes.write(text)
+    sandboxes.refused("remove", "a", words=["Sandboxfile:5:14: ", "never closed"])
+    assert (sandboxes.project / "Sandboxfile").read_text() == text
+
+
 def test_a_project_directory_that_cannot_be_written(sandboxes):
     sandboxes.write("sandboxes:\n  a: {image: base, shell: sh}\n")
     (sandboxes.project / "menv").write_text("a file")
