@@ -11,7 +11,6 @@
 #include <string_view>
 
 #include "base/nearest_word.hpp"
-#include "oci/printable.hpp"
 
 namespace msb::cli {
 

@@ -62,7 +62,7 @@ sigset_t ending_signals() {
 // either came.
 Result<bool> wait_or_interrupt(const Spawned& child, int starter) {
   const sigset_t set = ending_signals();
-  const Fd signals(::signalfd(-1, &set, SFD_CLOEXEC));
+  const Fd signals(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals) {
     return fail_errno(errno, "cannot watch for signals");
   }
