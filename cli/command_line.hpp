@@ -66,5 +66,6 @@ void add_project_commands(CLI::App& app, Invocation& invocation);
 void add_install_commands(CLI::App& app, Invocation& invocation);
 void add_running_commands(CLI::App& app, Invocation& invocation);
 void add_file_commands(CLI::App& app, Invocation& invocation);
+void add_server_commands(CLI::App& app, Invocation& invocation);
 
 }  // namespace msb::cli

@@ -43,6 +43,7 @@ void add_pull(CLI::App& app, Words& words) {
       ->check(CLI::Range(1, 3600))
       ->capture_default_str();
   pull->add_option("--errors", words.pull.errors)->group("");  // for fetch_image()
+  pull->add_option("--report", words.pull.report)->group("");  // for the server
   add_format(*pull, words.pull.format);
   pull->add_option("image", words.pull.references, "References, for example python:3.12-slim")
       ->required()

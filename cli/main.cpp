@@ -83,6 +83,7 @@ int main(int argc, char** argv) {
   cli::add_running_commands(app, invocation);
   cli::add_file_commands(app, invocation);
   cli::add_image_commands(app, invocation);
+  cli::add_server_commands(app, invocation);
   CLI::App* version = app.add_subcommand("version", "Print the version.");
   cli::add_examples(*version, "  msb version");
   version->callback([&] {

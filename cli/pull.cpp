@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "cli/progress_display.hpp"
+#include "cli/pull_report.hpp"
 #include "cli/text.hpp"
 #include "oci/reference.hpp"
 #include "oci/registry/credentials.hpp"
@@ -72,7 +73,11 @@ Result<oci::Pulled> pull_one(Context& context, const PullOptions& options,
     display.notice(fmt::format("Pulling {}", reference.familiar()));
   }
   oci::ImportOptions import;
+  PullReport report(options.report);
   import.progress = &display;
+  if (options.report >= 0) {
+    import.progress = &report;
+  }
   auto pulled = oci::pull(context.store, *registry, reference, import);
   if (pulled) {
     const auto took = std::chrono::duration_cast<std::chrono::seconds>(
@@ -128,10 +133,15 @@ Result<void> pull_all(const PullOptions& options) {
 }  // namespace
 
 Result<void> pull(const PullOptions& options) {
-  if (options.errors >= 0 && !end_with_parent(options.errors)) {
+  const int reader = options.errors >= 0 ? options.errors : options.report;
+  if (reader >= 0 && !end_with_parent(reader)) {
     return std::unexpected(Error{});
   }
   auto pulled = pull_all(options);
+  if (!pulled && options.report >= 0) {
+    PullReport::fail(options.report, pulled.error().message);
+    return std::unexpected(Error{});
+  }
   if (!pulled && options.errors >= 0) {
     const std::string& message = pulled.error().message;
     // Whoever is not there any more is told nothing.

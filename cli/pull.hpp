@@ -17,6 +17,7 @@ struct PullOptions {
   unsigned timeout = 30;  // seconds without a byte
   Format format = Format::kTable;
   int errors = -1;  // a descriptor that gets the sentence of an error instead of standard error
+  int report = -1;  // one that gets progress and errors as PullReport writes them, instead
 };
 
 // Prints NAME@DIGEST, or a document, for each reference; progress goes to standard error. Stops at

@@ -6,44 +6,16 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <fstream>
-#include <iterator>
-#include <vector>
+#include <string>
 
 #include "base/spawn.hpp"
+#include "cli/program_parts.hpp"
 #include "oci/printable.hpp"
-#include "sandbox/program.hpp"
 
 namespace msb::cli {
 
-namespace {
-
-Result<std::string> registry_program() {
-  const auto directory = sandbox::program_directory();
-  return directory ? Result<std::string>(*directory + "/msb-registry") : directory;
-}
-
-}  // namespace
-
-Error become_registry_program() {
-  const auto program = registry_program();
-  if (!program) {
-    return program.error();
-  }
-  // proc(5): the arguments, each with a null byte behind.
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  std::vector<char*> words;
-  for (std::size_t at = 0; at < text.size(); at = text.find('\0', at) + 1) {
-    words.push_back(text.data() + at);
-  }
-  words.push_back(nullptr);
-  ::execv(program->c_str(), words.data());
-  return fail_errno(errno, "cannot run '{}'", *program).error();
-}
-
 Result<void> fetch_image(const std::string& reference) {
-  const auto program = registry_program();
+  const auto program = part_path(kRegistryProgram);
   if (!program) {
     return std::unexpected(program.error());
   }

@@ -17,6 +17,7 @@
 #include "cli/agreement.hpp"
 #include "cli/context.hpp"
 #include "cli/notice.hpp"
+#include "cli/program_parts.hpp"
 #include "cli/registry_program.hpp"
 #include "sandbox/compose.hpp"
 #include "sandbox/files.hpp"
@@ -232,17 +233,8 @@ Error become_vmm(std::vector<std::string> arguments) {
   if (!directory) {
     return directory.error();
   }
-  const std::string path = *directory + "/msb-vmm";
   arguments.insert(arguments.begin(), "msb");
-  std::vector<char*> words;
-  words.reserve(arguments.size() + 1);
-  for (std::string& argument : arguments) {
-    words.push_back(argument.data());
-  }
-  words.push_back(nullptr);
-  std::signal(SIGPIPE, SIG_DFL);
-  ::execv(path.c_str(), words.data());
-  return fail_errno(errno, "cannot run '{}'", path).error();
+  return become_program(*directory + "/msb-vmm", std::move(arguments));
 }
 
 }  // namespace msb::cli

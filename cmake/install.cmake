@@ -2,7 +2,7 @@
 # `cmake --install`: the programs, what they need at run time, and what shells want. From there they run without the source tree.
 include(GNUInstallDirs)
 
-install(TARGETS msb msb-machine msb-registry msb-vmm RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS msb msb-machine msb-registry msb-server msb-vmm RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 # The names by which msb is called to mean one of its commands.
 foreach(name msx msi)
   install(CODE "

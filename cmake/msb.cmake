@@ -144,7 +144,7 @@ endfunction()
 # which the source file of their name includes first, as clang-format has it.
 function(msb_add_header_check)
   file(GLOB_RECURSE headers RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS
-    base/*.hpp cli/*.hpp protocol/*.hpp protocol/*.h sandbox/*.hpp virtio/*.hpp vmm/*.hpp oci/*.hpp launcher/*.hpp)
+    base/*.hpp cli/*.hpp protocol/*.hpp protocol/*.h sandbox/*.hpp server/*.hpp virtio/*.hpp vmm/*.hpp oci/*.hpp launcher/*.hpp)
   set(sources "")
   foreach(header IN LISTS headers)
     cmake_path(REPLACE_EXTENSION header LAST_ONLY .cpp OUTPUT_VARIABLE own)

@@ -25,13 +25,15 @@ std::string_view kind_word(Kind kind) {
     case Kind::kProject:
       return "project";
     case Kind::kInstalled:
+      return "installed";
+    case Kind::kServed:
       break;
   }
-  return "installed";
+  return "server";
 }
 
 Result<Kind> parse_kind(std::string_view word) {
-  for (const Kind kind : {Kind::kTemporary, Kind::kProject, Kind::kInstalled}) {
+  for (const Kind kind : {Kind::kTemporary, Kind::kProject, Kind::kInstalled, Kind::kServed}) {
     if (word == kind_word(kind)) {
       return kind;
     }

@@ -9,7 +9,7 @@
 
 namespace msb::sandbox {
 
-enum class Kind : std::uint8_t { kTemporary, kProject, kInstalled };
+enum class Kind : std::uint8_t { kTemporary, kProject, kInstalled, kServed };
 
 // What it was started for: what it is declared to run, or nothing but to be entered, or to be
 // looked at, after which it ends by itself.
@@ -23,7 +23,7 @@ struct Identity {
   Purpose purpose = Purpose::kRun;
 };
 
-// "temporary", "project", "installed", and back; fails for other words.
+// "temporary", "project", "installed", "server", and back; fails for other words.
 std::string_view kind_word(Kind kind);
 Result<Kind> parse_kind(std::string_view word);
 // "run", "entered", "looked at", and back; other words are "run".

@@ -242,7 +242,7 @@ Result<Launched> launch(LaunchOptions options) {
   add_task(parts, options);
 
   ProgramOptions program{
-      *directory + "/msb-vmm", std::move(parts.arguments), {}, !options.background};
+      *directory + "/msb-vmm", std::move(parts.arguments), {}, !options.background && !options.bound};
   for (const Fd& descriptor : parts.inherited) {
     program.inherited.push_back(descriptor.get());
   }

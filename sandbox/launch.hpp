@@ -52,6 +52,7 @@ struct LaunchOptions {
   std::vector<std::string> hosts;           // NAME=SOCKET:PORT, of what it depends on
   Task task;
   bool background = false;  // it outlives this program
+  bool bound = false;       // it ends with this program, which has no streams for it
   bool terminal = false;    // the command gets one
   bool aside = false;       // it is only looked at: its log and its record stay as they are
   std::string home;         // $MSB_HOME, for a temporary one's disk

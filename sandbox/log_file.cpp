@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 #include <span>
 #include <utility>
 #include <vector>
@@ -129,15 +130,20 @@ Result<std::uint64_t> LogReader::find_last(File& file, std::uint64_t lines) {
 }
 
 Result<void> LogReader::read(const Each& each) {
+  const auto done = read_some(each, std::numeric_limits<std::uint64_t>::max());
+  return done ? Result<void>() : std::unexpected(done.error());
+}
+
+Result<bool> LogReader::read_some(const Each& each, std::uint64_t bytes) {
   if (before_) {
-    if (auto done = read_file(*before_, each); !done) {
+    if (auto done = read_file(*before_, each, bytes); !done || !*done) {
       return done;
     }
     before_.reset();
     end_file();
   }
   while (true) {
-    if (auto done = read_file(current_, each); !done) {
+    if (auto done = read_file(current_, each, bytes); !done || !*done) {
       return done;
     }
     auto now = open_file(path_);
@@ -145,10 +151,10 @@ Result<void> LogReader::read(const Each& each) {
       return std::unexpected(now.error());
     }
     if (!*now || (*now)->inode == current_.inode) {
-      return {};
+      return true;
     }
     // It was renamed, and by now nobody writes to it any more. So was, perhaps, one after it.
-    if (auto done = read_file(current_, each); !done) {
+    if (auto done = read_file(current_, each, bytes); !done || !*done) {
       return done;
     }
     end_file();
@@ -172,21 +178,24 @@ void LogReader::end_file() {
   part_.clear();
 }
 
-Result<void> LogReader::read_file(File& file, const Each& each) {
+// Whether that was all of it.
+Result<bool> LogReader::read_file(File& file, const Each& each, std::uint64_t& budget) {
   std::vector<char> piece(kPiece);
-  while (true) {
+  while (budget > 0) {
     const auto length = read_at(file.fd.get(), piece, file.position);
     if (!length) {
       return std::unexpected(length.error());
     }
     if (*length == 0) {
-      return {};
+      return true;
     }
     file.position += *length;
+    budget -= std::min<std::uint64_t>(budget, *length);
     if (auto taken = take({piece.data(), *length}, each); !taken) {
-      return taken;
+      return std::unexpected(taken.error());
     }
   }
+  return false;
 }
 
 Result<void> LogReader::take(std::string_view bytes, const Each& each) {

@@ -45,6 +45,8 @@ class LogReader {
   Result<bool> open(std::optional<std::uint64_t> last_lines = std::nullopt);
   // Gives what is there and was not given. May be called again and again; `each` may fail.
   Result<void> read(const Each& each);
+  // The same, of about so many bytes. False when there is more.
+  Result<bool> read_some(const Each& each, std::uint64_t bytes);
   // That nothing more will come.
   void finish();
 
@@ -63,7 +65,7 @@ class LogReader {
 
   static Result<std::optional<File>> open_file(const std::string& path);
   static Result<std::uint64_t> find_last(File& file, std::uint64_t lines);
-  Result<void> read_file(File& file, const Each& each);
+  Result<bool> read_file(File& file, const Each& each, std::uint64_t& budget);
   Result<void> take(std::string_view bytes, const Each& each);
   Result<void> take_line(std::string_view line, const Each& each);
   void end_file();

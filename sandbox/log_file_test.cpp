@@ -79,6 +79,40 @@ TEST_CASE("both files of a log are read, the older one first, and what comes lat
   CHECK(reader.bad_lines() == 0);
 }
 
+TEST_CASE("a log is read piece by piece, each line once, also when it is renamed meanwhile") {
+  const Bed bed;
+  std::size_t count = 0;
+  const auto add = [&] {
+    std::string lines;
+    for (std::size_t i = 0; i < 10'000; ++i) {
+      lines += line(fmt::format("{}", count++));
+    }
+    append(bed.log(), lines);
+  };
+  add();
+  LogReader reader(bed.log());
+  REQUIRE(reader.open().value());
+  std::size_t next = 0;
+  const auto each = [&](const LogLine& one) -> Result<void> {
+    CHECK(one.text == fmt::format("{}\n", next++));
+    return {};
+  };
+  constexpr std::uint64_t kPiece = 100'000;
+  CHECK_FALSE(reader.read_some(each, kPiece).value());
+  CHECK(next > 0);
+  CHECK(next < count / 2);
+  add();
+  bed.rotate();
+  add();
+  std::size_t pieces = 0;
+  while (!reader.read_some(each, kPiece).value()) {
+    ++pieces;
+  }
+  CHECK(pieces > 2);
+  CHECK(next == count);
+  CHECK(reader.bad_lines() == 0);
+}
+
 TEST_CASE("a log that is renamed and begun anew is read on") {
   const Bed bed;
   append(bed.log(), line("1"));

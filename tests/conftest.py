@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-pytest_plugins = ["registry.fixtures", "msb", "sandboxes"]
+pytest_plugins = ["registry.fixtures", "msb", "sandboxes", "server_bed"]
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 MSB_VMM = REPOSITORY / "build/release/bin/msb-vmm"

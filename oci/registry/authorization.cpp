@@ -5,9 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "oci/base64.hpp"
 #include "oci/json_document.hpp"
 #include "oci/printable.hpp"
-#include "oci/registry/base64.hpp"
 #include "oci/registry/redirect.hpp"
 #include "oci/registry/status.hpp"
 

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "oci/registry/base64.hpp"
+#include "oci/base64.hpp"
 #include "oci/registry/test_registry.hpp"
 
 namespace msb::oci {

@@ -14,7 +14,7 @@
 #include <string>
 
 #include "base/fd.hpp"
-#include "oci/registry/base64.hpp"
+#include "oci/base64.hpp"
 #include "oci/registry/docker_config.hpp"
 #include "oci/test_support.hpp"
 

@@ -6,10 +6,10 @@
 #include <utility>
 #include <vector>
 
+#include "oci/base64.hpp"
 #include "oci/json_document.hpp"
 #include "oci/printable.hpp"
 #include "oci/reference.hpp"
-#include "oci/registry/base64.hpp"
 
 namespace msb::oci {
 namespace {

@@ -10,8 +10,8 @@
 #include <string>
 #include <string_view>
 
+#include "oci/base64.hpp"
 #include "oci/reference.hpp"
-#include "oci/registry/base64.hpp"
 #include "oci/registry/docker_config.hpp"
 #include "oci/registry/header_fields.hpp"
 #include "oci/registry/url.hpp"

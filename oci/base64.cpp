@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "oci/registry/base64.hpp"
+#include "oci/base64.hpp"
 
 #include <openssl/evp.h>
 

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// One connection of a client: its requests, one after the other.
+#pragma once
+
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http/buffer_body.hpp>
+#include <boost/beast/http/parser.hpp>
+
+#include "server/http_server.hpp"
+
+namespace msb::server {
+
+namespace beast = boost::beast;
+namespace http = boost::beast::http;
+
+using RequestParser = http::request_parser<http::buffer_body>;
+
+class Connection {
+ public:
+  Connection(HttpServer& server, asio::ip::tcp::socket socket);
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+  ~Connection();
+
+  // Until the client leaves, or has to.
+  Async<> run();
+
+ private:
+  // Whether another request may follow.
+  Async<bool> run_one();
+  Async<bool> read_head(RequestParser& parser);
+  // Whom it is from, and what that may not do; nothing when it may.
+  Outcome<Key> judge(const RequestParser& parser, const RequestLine& line) const;
+  Async<> handle(Exchange& exchange, const HttpServer::Handler& handler);
+  Async<> close_gently();
+
+  HttpServer& server_;
+  beast::tcp_stream stream_;
+  beast::flat_buffer buffer_;
+  std::string remote_;
+};
+
+// A request to an app in a sandbox, whose head is in `parser`: from here on the connection is the
+// app's alone. (http_app.cpp)
+Async<> serve_app(App& app, beast::tcp_stream& stream, beast::flat_buffer& buffer,
+                  RequestParser& parser, AppHost target);
+
+}  // namespace msb::server

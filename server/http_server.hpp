@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// HTTP/1.1 (RFC 9112) over TCP: connections, their bounds, who may ask, and which interface a
+// request is for. What a client may send and how long it may take is bounded here, once for all.
+#pragma once
+
+#include <boost/asio/ip/tcp.hpp>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.hpp"
+#include "server/app.hpp"
+#include "server/keys.hpp"
+#include "server/request_log.hpp"
+
+namespace msb::server {
+
+struct HttpLimits {
+  std::size_t connections = 4096;
+  std::size_t requests = 1024;               // under way at a time
+  std::uint32_t header_bytes = 32 * 1024;    // of the request line and all fields
+  std::chrono::seconds header_patience{15};  // from the first byte to the last of them
+  std::chrono::seconds idle_patience{75};    // between requests
+  std::chrono::seconds body_patience{30};    // for the next piece of a body
+  std::chrono::seconds write_patience{60};   // for a client to take what it is sent
+};
+
+// Who may ask, and by which names.
+struct HttpAccess {
+  Keys* keys = nullptr;              // null: no key is asked for
+  std::vector<std::string> hosts;    // names of this server, beside localhost and addresses
+  std::vector<std::string> origins;  // of browser clients
+};
+
+class HttpServer {
+ public:
+  // Answers a request whose caller is known.
+  using Handler = std::function<Async<>(Exchange&)>;
+
+  HttpServer(App& app, HttpAccess access, HttpLimits limits, RequestLog& log);
+  HttpServer(const HttpServer&) = delete;
+  HttpServer& operator=(const HttpServer&) = delete;
+
+  // Requests to `segment` (the path's first) and what is below go to `handler`.
+  void serve(std::string segment, Handler handler);
+  Result<boost::asio::ip::tcp::endpoint> listen(const std::string& address, std::uint16_t port);
+  // Accepts until stop().
+  Async<> run();
+  // Takes no more connections, and closes those that are idle.
+  void stop();
+  // Waits until those that are left have ended, or `deadline`; whether it was the former.
+  Async<bool> drained(Signal::Clock::time_point deadline);
+
+ private:
+  friend class Connection;
+
+  App& app_;
+  HttpAccess access_;
+  HttpLimits limits_;
+  RequestLog& log_;
+  std::map<std::string, Handler, std::less<>> handlers_;
+  boost::asio::ip::tcp::acceptor acceptor_;
+  bool stopping_ = false;
+  std::size_t connections_ = 0;
+  std::size_t requests_ = 0;
+  std::uint64_t requests_so_far_ = 0;
+  std::set<boost::asio::ip::tcp::socket*> idle_;
+  Signal changed_;
+};
+
+// What a request's Host field says, without its port; nothing when it is none (RFC 9110 section
+// 7.2).
+struct HostField {
+  std::string name;  // in lower case, an IPv6 address without its brackets
+  bool address = false;
+};
+std::optional<HostField> parse_host(std::string_view field);
+
+// The app that a Host names: "8000-web.localhost", or "8000-web.shop.localhost" of the namespace
+// shop.
+struct AppHost {
+  std::uint16_t port = 0;
+  std::string sandbox;
+  std::string space;
+};
+std::optional<AppHost> parse_app_host(const HostField& host);
+
+}  // namespace msb::server

@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/v1_streams.hpp"
+
+#include <algorithm>
+#include <boost/asio/detached.hpp>
+#include <map>
+#include <utility>
+
+#include "oci/base64.hpp"
+
+namespace msb::server::v1 {
+
+using protocol::Exited;
+
+namespace {
+
+constexpr std::string_view kLinesType = "application/x-ndjson";
+constexpr std::string_view kServerSentType = "text/event-stream";
+
+constexpr std::array<std::string_view, 2> kStreamNames = {"stdout", "stderr"};
+
+// What a byte begins (RFC 3629, section 4): how long it is, and what its second byte may be.
+struct Beginning {
+  std::size_t length;  // 0: nothing begins so
+  unsigned char least = 0x80;
+  unsigned char most = 0xbf;
+};
+Beginning beginning(unsigned char byte) {
+  if (byte < 0x80) {
+    return {1};
+  }
+  if (byte < 0xc2 || byte > 0xf4) {
+    return {0};
+  }
+  if (byte < 0xe0) {
+    return {2};
+  }
+  if (byte < 0xf0) {
+    return {3, static_cast<unsigned char>(byte == 0xe0 ? 0xa0 : 0x80),
+            static_cast<unsigned char>(byte == 0xed ? 0x9f : 0xbf)};
+  }
+  return {4, static_cast<unsigned char>(byte == 0xf0 ? 0x90 : 0x80),
+          static_cast<unsigned char>(byte == 0xf4 ? 0x8f : 0xbf)};
+}
+
+struct Characters {
+  std::size_t whole = 0;  // bytes of those in front
+  bool good = true;       // what is behind them is nothing, or the beginning of one
+};
+Characters characters_of(std::string_view text) {
+  std::size_t at = 0;
+  while (at < text.size()) {
+    const Beginning begun = beginning(static_cast<unsigned char>(text[at]));
+    if (begun.length == 0) {
+      return {at, false};
+    }
+    const std::size_t there = std::min(begun.length, text.size() - at);
+    for (std::size_t i = 1; i < there; ++i) {
+      const auto byte = static_cast<unsigned char>(text[at + i]);
+      if (byte < (i == 1 ? begun.least : 0x80) || byte > (i == 1 ? begun.most : 0xbf)) {
+        return {at, false};
+      }
+    }
+    if (there < begun.length) {
+      return {at, true};
+    }
+    at += begun.length;
+  }
+  return {at, true};
+}
+
+std::string_view trimmed(std::string_view text) {
+  while (text.starts_with(' ') || text.starts_with('\t')) {
+    text.remove_prefix(1);
+  }
+  while (text.ends_with(' ') || text.ends_with('\t')) {
+    text.remove_suffix(1);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::optional<StreamFormat> stream_format(std::string_view accept) {
+  while (!accept.empty()) {
+    const std::string_view range = accept.substr(0, accept.find(','));
+    const std::string_view type = trimmed(range.substr(0, range.find(';')));
+    if (type == kLinesType) {
+      return StreamFormat::kLines;
+    }
+    if (type == kServerSentType) {
+      return StreamFormat::kServerSent;
+    }
+    accept.remove_prefix(std::min(accept.size(), range.size() + 1));
+  }
+  return std::nullopt;
+}
+
+std::string encode_event(const Json& event, StreamFormat format) {
+  // Neither has a line break in it.
+  const std::string text = to_text(event);
+  return format == StreamFormat::kLines
+             ? text + "\n"
+             : fmt::format("event: {}\ndata: {}\n\n", event.value("event", ""), text);
+}
+
+Async<> EventStream::begin() {
+  HttpAnswer head;
+  head.type = format_ == StreamFormat::kLines ? kLinesType : kServerSentType;
+  co_await exchange_.begin(std::move(head));
+}
+
+Async<> EventStream::send(Json event) {
+  const std::string text = encode_event(event, format_);
+  co_await exchange_.write(text);
+}
+
+Async<> EventStream::send_failure(Problem problem) {
+  Json event = {{"event", "failed"}};
+  event.update(error_document(problem, exchange_.id()));
+  co_await send(std::move(event));
+}
+
+Async<> EventStream::end() {
+  co_await exchange_.end();
+}
+
+bool is_utf8(std::string_view text) {
+  return characters_of(text).whole == text.size();
+}
+
+std::string WholeCharacters::add(std::string_view bytes) {
+  std::string text = std::exchange(waiting_, {});
+  text += bytes;
+  const Characters characters = characters_of(text);
+  if (characters.good) {
+    waiting_ = text.substr(characters.whole);
+    text.resize(characters.whole);
+  }
+  return text;
+}
+
+std::string WholeCharacters::rest() {
+  return std::exchange(waiting_, {});
+}
+
+std::optional<Json> OutputEvents::add(msb_stream stream, std::span<const std::byte> bytes,
+                                      std::uint64_t end) {
+  Stream& its = streams_.at(stream);
+  std::string text = its.text.add({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  its.next = end - its.text.waiting();
+  if (text.empty()) {
+    return std::nullopt;
+  }
+  return event(stream, std::move(text), its.next);
+}
+
+std::vector<Json> OutputEvents::rest() {
+  std::vector<Json> events;
+  for (std::size_t i = 0; i < streams_.size(); ++i) {
+    if (std::string text = streams_[i].text.rest(); !text.empty()) {
+      streams_[i].next += text.size();
+      events.push_back(event(i, std::move(text), streams_[i].next));
+    }
+  }
+  return events;
+}
+
+Json OutputEvents::event(std::size_t stream, std::string text, std::uint64_t next) {
+  Json event = {{"event", "output"},
+                {"stream", kStreamNames.at(stream)},
+                {"offset", next - text.size()},
+                {"next", next}};
+  if (is_utf8(text)) {
+    event["text"] = std::move(text);
+  } else {
+    event["base64"] = oci::encode_base64(text);
+  }
+  return event;
+}
+
+std::shared_ptr<AttachedProcess> AttachedProcess::of(asio::io_context& io,
+                                                     std::shared_ptr<const Guest> guest,
+                                                     std::uint32_t id) {
+  using Place = std::pair<const Guest*, std::uint32_t>;
+  static std::map<Place, std::weak_ptr<AttachedProcess>> all;
+  std::erase_if(all, [](const auto& one) { return one.second.expired(); });
+  auto& place = all[Place(guest.get(), id)];
+  auto process = place.lock();
+  if (!process) {
+    process = std::make_shared<AttachedProcess>(io, std::move(guest), id);
+    place = process;
+  }
+  return process;
+}
+
+Async<Outcome<void>> AttachedProcess::attach(Offsets wanted, std::uint64_t follower) {
+  const auto pass = co_await joins_.enter();
+  auto socket = guest_->opener()();
+  if (!socket) {
+    co_return std::unexpected(Guest::unreachable(socket.error()));
+  }
+  protocol::AttachSpec spec;
+  spec.process = id_;
+  spec.offsets = wanted;
+  refusal_.reset();
+  joining_ = std::make_unique<protocol::Process>(
+      protocol::Process::attach(guest_->io(), std::move(*socket), spec, events(wanted, follower)));
+  struct Leave {
+    AttachedProcess& all;
+    ~Leave() {
+      all.joining_.reset();
+      all.changed_.notify();
+    }
+  };
+  const Leave leave{*this};
+  const auto deadline = Signal::Clock::now() + kPatience;
+  while (joining_ && !refusal_) {
+    if (!co_await changed_.wait(deadline)) {
+      co_return refuse(Reason::kTimeout, "the sandbox's agent does not answer");
+    }
+  }
+  co_return refusal_ ? Outcome<void>(std::unexpected(*refusal_)) : Outcome<void>();
+}
+
+protocol::Process::Events AttachedProcess::events(Offsets wanted, std::uint64_t follower) {
+  const std::uint64_t number = ++connections_;
+  return {.started = {},
+          .attached =
+              [this, wanted, follower, number](const msb_attached& attached) {
+                connection_ = number;
+                follower_ = follower;
+                on_attached(attached, wanted);
+              },
+          .output = [this](msb_stream stream,
+                           std::span<const std::byte> bytes) { return on_output(stream, bytes); },
+          .sent = [this] { changed_.notify(); },
+          .exited = [this, number](const Exited& exited) { on_end(number, exited); },
+          .detached = [this, number] { on_end(number, Detached{}); },
+          .failed =
+              [this, number](const protocol::Failure& failure) {
+                on_end(number, Guest::problem_of(failure));
+              }};
+}
+
+void AttachedProcess::on_attached(const msb_attached& attached, const Offsets& wanted) {
+  process_ = std::move(joining_);
+  end_.reset();
+  queue_.clear();
+  held_ = 0;
+  paused_ = false;
+  for (const msb_stream stream : {MSB_STREAM_STDOUT, MSB_STREAM_STDERR}) {
+    ends_[stream] = attached.offsets[stream];
+    if (wanted[stream] != MSB_OFFSET_END && wanted[stream] < ends_[stream]) {
+      queue_.emplace_back(Lost{stream, wanted[stream], ends_[stream]});
+    }
+  }
+  go_on_with_input(attached);
+  changed_.notify();
+}
+
+void AttachedProcess::go_on_with_input(const msb_attached& attached) {
+  if (!counted_ || attached.input > given_) {
+    // Others have written.
+    counted_ = true;
+    given_ = attached.input;
+    tail_.clear();
+  }
+  settled_ = attached.input;
+  end_settled_ = (attached.flags & MSB_ATTACHED_INPUT_ENDED) != 0;
+  const std::uint64_t missing = given_ - settled_;
+  if (missing > tail_.size()) {
+    on_end(connection_, Problem{Reason::kFailed, fmt::format("input of process {} was lost", id_),
+                                std::nullopt});
+    return;
+  }
+  const std::string_view again = std::string_view(tail_).substr(tail_.size() - missing);
+  process_->send_input(std::as_bytes(std::span(again)));
+  if (input_ended_) {
+    process_->end_input();
+  }
+}
+
+bool AttachedProcess::on_output(msb_stream stream, std::span<const std::byte> bytes) {
+  if (stream == MSB_STREAM_CHANNEL) {
+    return true;  // it was started without one
+  }
+  ends_[stream] += bytes.size();
+  if (follower_ == 0) {
+    return true;  // the agent keeps it
+  }
+  held_ += bytes.size();
+  queue_.emplace_back(Output{stream, {bytes.begin(), bytes.end()}, ends_[stream]});
+  paused_ = held_ >= kHeld;
+  changed_.notify();
+  return !paused_;
+}
+
+void AttachedProcess::on_end(std::uint64_t connection, Event end) {
+  if (connection == connection_) {
+    end_ = std::move(end);
+  } else if (auto* problem = std::get_if<Problem>(&end)) {
+    refusal_ = std::move(*problem);
+  }
+  changed_.notify();
+}
+
+AttachedProcess::Event AttachedProcess::take() {
+  Event event = std::move(queue_.front());
+  queue_.pop_front();
+  if (const auto* output = std::get_if<Output>(&event)) {
+    held_ -= output->bytes.size();
+    if (held_ < kHeld && std::exchange(paused_, false)) {
+      process_->resume();
+    }
+  }
+  return event;
+}
+
+void AttachedProcess::stop_following(std::uint64_t follower) {
+  if (follower != follower_) {
+    return;
+  }
+  follower_ = 0;
+  queue_.clear();
+  held_ = 0;
+  if (std::exchange(paused_, false)) {
+    process_->resume();
+  }
+}
+
+Async<std::optional<AttachedProcess::Event>> AttachedProcess::Follower::next(App& app) {
+  while (true) {
+    if (process_->follower_ != number_) {
+      co_return Event(Detached{});
+    }
+    if (!process_->queue_.empty()) {
+      co_return process_->take();
+    }
+    // Its end by our own next connection is not the end.
+    if (process_->end_ && !process_->joining_) {
+      co_return *process_->end_;
+    }
+    if (app.draining) {
+      co_return std::nullopt;
+    }
+    co_await Signal::wait_for_either(process_->changed_, app.drain);
+  }
+}
+
+// Also to one that has ended.
+bool AttachedProcess::is_attached() const {
+  return process_ && (!end_ || std::holds_alternative<Exited>(*end_));
+}
+
+Async<Outcome<void>> AttachedProcess::open_input() {
+  if (!is_attached()) {
+    // A follower may be about to attach.
+    const auto pass = co_await joins_.enter();
+  }
+  if (!is_attached()) {
+    if (auto attached = co_await attach(kFromNowOn, 0); !attached) {
+      co_return attached;
+    }
+  }
+  if (end_ && std::holds_alternative<Exited>(*end_)) {
+    co_return refuse(Reason::kConflict, "process {} has ended", id_);
+  }
+  if (!process_->input_open()) {
+    co_return refuse(Reason::kConflict, "the standard input of process {} is closed", id_);
+  }
+  co_return Outcome<void>();
+}
+
+Async<Outcome<void>> AttachedProcess::write(std::span<const std::byte> bytes) {
+  if (auto opened = co_await open_input(); !opened) {
+    co_return opened;
+  }
+  given_ += bytes.size();
+  tail_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (tail_.size() > 2 * kTail) {
+    tail_.erase(0, tail_.size() - kTail);
+  }
+  process_->send_input(bytes);
+  while (!end_ && process_->unsent() > 0) {
+    co_await changed_.wait();
+  }
+  co_return Outcome<void>();
+}
+
+Async<Outcome<void>> AttachedProcess::end_input() {
+  if (auto opened = co_await open_input(); !opened) {
+    co_return opened;
+  }
+  input_ended_ = true;
+  process_->end_input();
+  co_return Outcome<void>();
+}
+
+// To close a connection is to drop the input that the agent has not taken, and only the answer to
+// another ATTACH says what it has.
+bool AttachedProcess::has_settled() const {
+  return !process_ || end_ || (settled_ == given_ && (end_settled_ || !input_ended_));
+}
+
+void AttachedProcess::leave() {
+  if (--users_ == 0 && !has_settled()) {
+    asio::co_spawn(io_, settle(shared_from_this()), asio::detached);
+  }
+}
+
+// Until all is taken, or somebody else sees to it.
+Async<> AttachedProcess::settle(std::shared_ptr<AttachedProcess> self) {
+  Signal never;
+  auto pause = kFirstLook;
+  while (self->users_ == 0 && !self->has_settled()) {
+    co_await never.wait(Signal::Clock::now() + pause);
+    pause = std::min(2 * pause, kLastLook);
+    if (self->users_ == 0 && !self->has_settled()) {
+      co_await self->attach(kFromNowOn, 0);
+    }
+  }
+}
+
+}  // namespace msb::server::v1

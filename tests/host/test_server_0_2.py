@@ -1,0 +1,596 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server as clients of microsandbox 0.2 know it (both generations), and what it says to those that do it wrong."""
+
+import itertools
+import json
+import os
+import subprocess
+import threading
+
+import pytest
+from conftest import REPOSITORY, wait_until
+from server_bed import needs_root
+from server_clients import Client026, ClientLater, Http
+
+pytestmark = needs_root
+
+FULL = os.environ.get("MSB_TEST_FULL") == "1"
+INVALID, NO_KEY, BAD_KEY, NOT_FOUND, FAILED = 2001, 1001, 1004, 4001, 5001
+METHODS = ["sandbox.start", "sandbox.stop", "sandbox.metrics.get", "sandbox.repl.run", "sandbox.command.run"]
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def http(server):
+    return Http(server.port, server.key)
+
+
+@pytest.fixture(params=[Client026, ClientLater], ids=["0.2.6", "later"])
+def new(server, request):
+    """Makes a client of one generation, for a sandbox that is not there yet."""
+    def make(language="python", **options):
+        return request.param(server.url, f"s{next(numbers)}", language, server.key, **options)
+    return make
+
+
+@pytest.fixture(scope="module")
+def python(server):
+    """Of a sandbox that runs."""
+    client = Client026(server.url, "python", "python", server.key)
+    client.start()
+    return client
+
+
+@pytest.fixture(scope="module")
+def javascript(server):
+    client = ClientLater(server.url, "javascript", "node", server.key)
+    client.start()
+    return client
+
+
+# Its life.
+
+def test_a_sandbox_is_started_and_stopped(new, shared_host):
+    client = new()
+    assert client.start(image="python", memory=256, cpus=1.4) == f"Sandbox {client.name} started successfully"
+    assert client.name in shared_host.running()
+    assert client.start(image="python") == f"Sandbox {client.name} started successfully", "it runs already"
+    assert client.stop() == f"Sandbox {client.name} stopped successfully"
+    assert client.name not in shared_host.running()
+    assert client.stop() == f"Sandbox {client.name} stopped successfully", "it is stopped already"
+
+
+def test_the_images_that_clients_ask_for_by_themselves_are_had_by_aliases(new):
+    for language, code in (("python", "print(6 * 7)"), ("node", "console.log(6 * 7)")):
+        client = new(language)
+        client.start()  # microsandbox/LANGUAGE
+        assert client.run(code).output() == "42"
+        client.stop()
+
+
+def test_one_that_was_stopped_is_started_without_a_config(http, new):
+    client = new()
+    client.start(image="base", envs=["KEPT=yes"])
+    client.stop()
+    assert http.result("sandbox.start", sandbox=client.name) == f"Sandbox {client.name} started successfully"
+    assert client.command("sh", ["-c", "echo $KEPT"]).output() == "yes"
+    client.stop()
+
+
+def test_a_config_of_nulls_is_one_of_nothing(http):
+    config = dict.fromkeys(["memory", "cpus", "volumes", "ports", "envs", "depends_on", "workdir", "shell", "scripts", "exec"])
+    assert "started" in http.result("sandbox.start", sandbox="nulls", config={"image": "base"} | config)
+    http.result("sandbox.stop", sandbox="nulls", namespace=None)
+
+
+def test_what_a_config_says_counts(new, tmp_path):
+    client = new()
+    client.start(image="base", envs=["A=b", "C=d e"], workdir=str(tmp_path), ports=["0:80"], depends_on=[], volumes=[],
+                 scripts={})
+    assert client.command("sh", ["-c", 'echo "$A $C"; pwd']).output() == f"b d e\n{tmp_path}"
+    client.stop()
+
+
+def test_a_program_of_its_own_runs_in_it_and_ends_it(http, new, shared_host, tmp_path):
+    client = new()
+    client.start(image="base", exec=f"sh -c 'while [ ! -e {tmp_path}/enough ]; do sleep 0.01; done'")
+    assert client.command("true").success
+    (tmp_path / "enough").touch()
+    wait_until(lambda: client.name not in shared_host.running(), "it has ended")
+    wait_until(lambda: not client.metrics()["running"], "the server knows")
+
+
+def test_a_start_that_fails_says_why(http, new):
+    client = new()
+    client.name = "fail-" + client.name
+    with pytest.raises(RuntimeError, match="kernel crashed while it booted"):
+        client.start(image="base")
+    error, status = http.error("sandbox.start", sandbox=client.name, config={"image": "base"})
+    assert (status, error["data"]["code"]) == (502, FAILED)
+
+
+def test_a_start_whose_supervisor_dies_says_so(http):
+    error, status = http.error("sandbox.start", sandbox="crash-it", config={"image": "base"})
+    assert (status, error["data"]["code"]) == (502, FAILED) and "crash-it" in error["message"]
+
+
+@pytest.mark.skipif(not FULL, reason="takes a minute: run with --full")
+def test_a_start_that_takes_too_long_is_an_error_with_the_words_that_clients_look_for(http, shared_host):
+    error, status = http.error("sandbox.start", sandbox="hang-it", config={"image": "base"})
+    assert (status, error["data"]["code"]) == (504, FAILED)
+    assert "timed out waiting" in error["message"]
+    assert "hang-it" not in shared_host.running()
+
+
+def test_an_image_that_is_not_to_be_had_is_an_error(http, new):
+    with pytest.raises(RuntimeError, match="localhost:1/nothing"):
+        new().start(image="localhost:1/nothing:1")
+    error, _ = http.error("sandbox.start", sandbox="imageless")
+    assert error["data"]["code"] == NOT_FOUND and "image" in error["message"]
+
+
+def test_nothing_is_left_of_a_start_that_failed(http, shared_host):
+    before = shared_host.kept(), len(shared_host.processes())
+    http.error("sandbox.start", sandbox="fail-and-go", config={"image": "base"})
+    wait_until(lambda: (shared_host.kept(), len(shared_host.processes())) == before, "all is as it was")
+
+
+# Code.
+
+def test_python_keeps_its_state_from_run_to_run(python):
+    assert python.run("x = 40").output() == ""
+    assert python.run("def more(y):\n    return x + y").output() == ""
+    ran = python.run("print(more(2))")
+    assert (ran.output(), ran.error(), ran.status, ran.language, ran.has_error()) == ("42", "", "success", "python", False)
+
+
+def test_javascript_keeps_its_state_from_run_to_run(javascript):
+    assert javascript.run("const x = 40; function more(y) { return x + y }").output() == ""
+    ran = javascript.run("console.log(more(2))")
+    assert (ran.output(), ran.status, ran.has_error()) == ("42", "success", False)
+
+
+@pytest.mark.parametrize("word", ["node", "nodejs", "javascript"])
+def test_javascript_has_the_names_of_the_0_2_line(http, javascript, word):
+    result = http.result("sandbox.repl.run", sandbox="javascript", language=word, code="console.log(1)")
+    assert result["output"] == [{"stream": "stdout", "text": "1"}]
+
+
+def test_each_line_of_output_comes_by_itself_and_in_order(python):
+    ran = python.run("print('a\\n\\nb  ')\nimport sys\nprint('wörld ☃', end='')")
+    assert ran.result["output"] == [{"stream": "stdout", "text": text} for text in ("a", "", "b  ", "wörld ☃")]
+
+
+def test_what_goes_to_standard_error_is_told_apart(python, javascript):
+    ran = python.run("import sys\nprint('good')\nprint('bad', file=sys.stderr)")
+    assert (ran.output(), ran.error(), ran.has_error(), ran.status) == ("good", "bad", True, "success")
+    ran = javascript.run("console.log('good'); console.error('bad')")
+    assert (ran.output(), ran.error()) == ("good", "bad")
+
+
+def test_the_value_of_the_last_expression_is_output(python, javascript):
+    assert python.run("6 * 7").output() == "42"
+    assert python.run("print('first'); 'last'").output() == "first\n'last'"
+    assert javascript.run("6 * 7").output() == "42"
+
+
+def test_an_exception_is_in_the_output_and_the_session_goes_on(python, javascript):
+    ran = python.run("kept = 1\nraise ValueError('this way')")
+    assert ran.has_error() and ran.status == "error" and "ValueError: this way" in ran.error()
+    assert python.run("kept").output() == "1"
+    ran = javascript.run("throw new Error('that way')")
+    assert ran.has_error() and "that way" in ran.error()
+    assert python.run("1 +").has_error() and python.run("2").output() == "2"
+
+
+def test_much_output_comes_whole(python):
+    ran = python.run("for i in range(20000): print(i, 'x' * 50)")
+    lines = ran.result["output"]
+    assert len(lines) == 20000 and lines[19999]["text"] == "19999 " + "x" * 50
+    ran = python.run("print('y' * 3_000_000)")
+    assert [len(line["text"]) for line in ran.result["output"]] == [3_000_000]
+
+
+def test_output_that_is_no_text_does_no_harm(python):
+    ran = python.run("import sys\nsys.stdout.buffer.write(b'\\xff\\xfe\\x00ok\\n')\nsys.stdout.flush()")
+    assert "ok" in ran.output() and "�" in ran.output()
+
+
+def test_more_output_than_is_kept_is_cut_and_that_is_said(python):
+    ran = python.run("for _ in range(40): print('z' * 1_000_000)")
+    assert ran.result["truncated"] is True and ran.status == "success"
+    assert 10_000_000 < sum(len(line["text"]) for line in ran.result["output"]) < 20_000_000
+    assert python.run("'goes on'").output() == "'goes on'"
+
+
+def test_code_that_runs_too_long_is_interrupted_and_the_session_goes_on(http, python):
+    python.run("survivor = 7")
+    error, status = http.error("sandbox.repl.run", sandbox="python", language="python", code="while True: pass", timeout=0.3)
+    assert (status, error["data"]["code"]) == (504, FAILED) and "0.3 s" in error["message"]
+    assert python.run("survivor").output() == "7"
+
+
+def test_an_unknown_language_is_refused_by_name(http, python):
+    error, status = http.error("sandbox.repl.run", sandbox="python", language="pyhton", code="1")
+    assert (status, error["data"]["code"]) == (400, INVALID)
+    assert "pyhton" in error["message"] and "python" in error["message"]
+
+
+def test_runs_of_one_session_come_one_after_the_other(server, python):
+    python.run("seen = []")
+    code = "import time\nseen.append('in'); time.sleep(0.05); seen.append('out')"
+    threads = [threading.Thread(target=Client026(server.url, "python", "python", server.key).run, args=[code]) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert python.run("seen == ['in', 'out'] * 5").output() == "True"
+
+
+def test_a_session_that_ended_itself_begins_anew(python):
+    ran = python.run("import os\ngone = 1\nos._exit(3)")
+    assert ran.has_error()
+    assert "NameError" in python.run("gone").error()
+
+
+# Commands.
+
+def test_a_command_tells_what_it_wrote_and_how_it_ended(python):
+    ran = python.command("sh", ["-c", "echo out; echo 'bad news' >&2; exit 3"])
+    assert (ran.command, ran.args) == ("sh", ["-c", "echo out; echo 'bad news' >&2; exit 3"])
+    assert (ran.exit_code, ran.success, ran.output(), ran.error()) == (3, False, "out", "bad news")
+    ran = python.command("true")
+    assert (ran.exit_code, ran.success, ran.result["output"], ran.args) == (0, True, [], [])
+
+
+def test_arguments_are_no_shell_s(python):
+    words = ["a  b", "$HOME", "*", "", "-n", "'q'", "ü☃", "new\nline"]
+    ran = python.command("sh", ["-c", 'printf "%s|" "$@"', "sh", *words])
+    assert ran.output() == "|".join(words) + "|"
+
+
+def test_a_command_without_args_is_one(http, python):
+    for args in ({}, {"args": None}, {"args": []}):
+        assert http.result("sandbox.command.run", sandbox="python", command="true", **args)["args"] == []
+
+
+def test_a_command_that_a_signal_ended_has_the_status_that_shells_give_it(python):
+    ran = python.command("sh", ["-c", "kill -TERM $$"])
+    assert (ran.exit_code, ran.success) == (143, False)
+
+
+def test_a_command_that_is_not_there_is_an_error_that_names_it(http, python):
+    error, status = http.error("sandbox.command.run", sandbox="python", command="no-such-program")
+    assert 400 <= status < 600 and error["data"]["code"] in (INVALID, NOT_FOUND, FAILED) and "no-such-program" in error["message"]
+
+
+def test_a_command_that_runs_too_long_is_killed_with_what_it_started(http, python, shared_host):
+    before = len(shared_host.processes())
+    error, status = http.error("sandbox.command.run", sandbox="python", command="sh", args=["-c", "sleep 1000 & sleep 1000"],
+                               timeout=0.3)
+    assert (status, error["data"]["code"]) == (504, FAILED) and "0.3 s" in error["message"]
+    wait_until(lambda: len(shared_host.processes()) == before, "the command has gone")
+
+
+def test_the_standard_input_of_a_command_is_empty(python):
+    assert python.command("cat").result["output"] == []
+
+
+# Metrics.
+
+def test_metrics_have_the_units_of_the_0_2_line(new):
+    client = new()
+    client.start(image="base")
+    client.command("true")
+    measured = client.metrics()
+    assert (measured["name"], measured["namespace"], measured["running"]) == (client.name, "default", True)
+    assert isinstance(measured["memory_usage"], int) and 0 < measured["memory_usage"] < 1 << 24, "MiB"
+    assert isinstance(measured["cpu_usage"], (int, float)) and measured["cpu_usage"] >= 0
+    assert isinstance(measured["disk_usage"], int)
+    client.stop()
+    measured = client.metrics()
+    assert (measured["running"], measured["cpu_usage"], measured["memory_usage"]) == (False, None, None)
+
+
+def test_metrics_of_all_are_those_of_a_namespace_or_of_every_one(server, http):
+    for space in ("one", "two"):
+        Client026(server.url, "measured", "python", server.key, namespace=space).start(image="base")
+    found = http.result("sandbox.metrics.get", namespace="one")["sandboxes"]
+    assert [(entry["namespace"], entry["name"]) for entry in found] == [("one", "measured")]
+    found = http.result("sandbox.metrics.get", namespace="*")["sandboxes"]
+    assert {("one", "measured"), ("two", "measured")} <= {(entry["namespace"], entry["name"]) for entry in found}
+    assert "measured" not in [entry["name"] for entry in http.result("sandbox.metrics.get")["sandboxes"]]
+
+
+# Names.
+
+def test_namespaces_keep_names_apart(server):
+    ours, theirs = (Client026(server.url, "same", "python", server.key, namespace=space) for space in ("ours", "theirs"))
+    ours.start(image="base", envs=["WHOSE=ours"])
+    theirs.start(image="base", envs=["WHOSE=theirs"])
+    assert [client.command("sh", ["-c", "echo $WHOSE"]).output() for client in (ours, theirs)] == ["ours", "theirs"]
+    ours.stop()
+    assert theirs.command("true").success
+
+
+def test_the_namespace_of_those_that_name_none_is_default(server):
+    Client026(server.url, "shared-name", "python", server.key).start(image="base")
+    assert ClientLater(server.url, "shared-name", "python", server.key).command("true").success
+
+
+@pytest.mark.parametrize("name", ["", "-a", "_a", "a b", "a/b", "../a", "..", ".", "ä", "a" * 64, "a\n", "a\0b", "a.b"])
+def test_names_that_cannot_be_are_refused(http, shared_host, name):
+    before = shared_host.kept()
+    for params in ({"sandbox": name}, {"sandbox": "fine", "namespace": name or "-"}):
+        error, status = http.error("sandbox.start", config={"image": "base"}, **params)
+        assert (status, error["data"]["code"]) == (400, INVALID), (params, error)
+    assert shared_host.kept() == before
+
+
+def test_what_is_not_there_is_not_found(http):
+    calls = {"sandbox.stop": {}, "sandbox.metrics.get": {}, "sandbox.repl.run": {"language": "python", "code": "1"},
+             "sandbox.command.run": {"command": "true"}}
+    for method, params in calls.items():
+        error, status = http.error(method, sandbox="nobody", **params)
+        assert (status, error["data"]["code"]) == (404, NOT_FOUND) and "nobody" in error["message"], method
+
+
+def test_what_is_stopped_is_to_be_started_first(http, new):
+    client = new()
+    client.start(image="base")
+    client.stop()
+    for method, params in (("sandbox.repl.run", {"language": "python", "code": "1"}),
+                           ("sandbox.command.run", {"command": "true"})):
+        error, status = http.error(method, sandbox=client.name, **params)
+        assert status == 409 and "stopped" in error["message"] and "start it first" in error["message"]
+
+
+# Who may.
+
+def test_health_is_for_everyone(server):
+    for method in ("GET", "HEAD"):
+        answer = Http(server.port)(method, "/api/v1/health")
+        assert answer.status == 200
+    assert Http(server.port).get("/api/v1/health").json == {"message": "Service is healthy"}
+
+
+def unauthorized(answer, code):
+    assert (answer.status, answer.json["error"]["data"]["code"]) == (401, code), answer
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/rpc", "/api/v1/sandbox/start", "/api/v1/sandbox/stop", "/api/v1/sandbox/command/run",
+                                  "/api/v1/nothing", "/mcp"])
+def test_everything_else_takes_a_key(server, path):
+    body = {"jsonrpc": "2.0", "method": "sandbox.metrics.get", "params": {}, "id": 1}
+    unauthorized(Http(server.port).post(path, body), NO_KEY)
+    for wrong in ("msb_00000000_" + "A" * 43, server.key + "x", server.key[:-1], "x", "Bearer", "ü", "x" * 10_000):
+        unauthorized(Http(server.port).post(path, body, headers={"Authorization": f"Bearer {wrong}".encode()}), BAD_KEY)
+
+
+def test_a_key_may_be_shown_in_each_of_the_ways_of_the_0_2_line(server):
+    ask = Http(server.port)
+    for headers in ({"Authorization": f"Bearer {server.key}"}, {"Authorization": server.key},
+                    {"Authorization": f"bearer  {server.key}"},
+                    {"Proxy-Authorization": f"Bearer {server.key}"}, {"Proxy-Authorization": server.key},
+                    {"Proxy-Authorization": server.key, "Authorization": "Bearer wrong"}):
+        assert ask.post("/api/v1/rpc", {"jsonrpc": "2.0", "method": "sandbox.metrics.get", "id": 1},
+                        headers=headers).status == 200
+    unauthorized(ask.post("/api/v1/rpc", {}, headers={"Proxy-Authorization": "wrong", "Authorization": server.key}), BAD_KEY)
+
+
+def test_a_key_in_the_query_is_none(server):
+    unauthorized(Http(server.port).post(f"/api/v1/rpc?key={server.key}&authorization={server.key}", {}), NO_KEY)
+
+
+# Requests that are none.
+
+def shape(answer, code, status, number=INVALID):
+    """The one shape that errors have."""
+    document = answer.json
+    assert answer.status == status, answer
+    assert set(document) == {"jsonrpc", "error", "id"} and document["jsonrpc"] == "2.0"
+    error = document["error"]
+    assert set(error) == {"code", "message", "data"}
+    assert (error["code"], error["data"]["code"]) == (code, number), error
+    assert error["message"] and not error["message"].endswith("."), error
+    assert answer.headers["Content-Type"].startswith("application/json")
+    return error["message"]
+
+
+def test_an_unknown_method_is_told_with_the_one_that_may_be_meant(http):
+    said = shape(http.rpc("sandbox.strat", {"sandbox": "x"}), -32601, 404, NOT_FOUND)
+    assert "sandbox.strat" in said and "sandbox.start" in said
+    for method in ("", "sandbox", "rpc.discover", "sandbox.list", "tools/list", "x" * 100_000, "\0", "ü"):
+        shape(http.rpc(method), -32601, 404, NOT_FOUND)
+
+
+@pytest.mark.parametrize("version", ["1.0", "", "2", 2.0, 2, None, ["2.0"], {}])
+def test_another_version_is_refused(http, version):
+    shape(http.rpc("sandbox.metrics.get", jsonrpc=version), -32600, 400)
+
+
+def test_a_missing_version_is_refused(http):
+    shape(http.post("/api/v1/rpc", {"method": "sandbox.metrics.get", "params": {}, "id": 1}), -32600, 400)
+
+
+@pytest.mark.parametrize("method", [None, 1, ["sandbox.stop"], {}, True])
+def test_a_method_that_is_no_text_is_refused(http, method):
+    shape(http.rpc(method), -32600, 400)
+
+
+def test_batches_are_refused(http):
+    one = {"jsonrpc": "2.0", "method": "sandbox.metrics.get", "params": {}, "id": 1}
+    for batch in ([], [one], [one, one], [1]):
+        assert "batch" in shape(http.post("/api/v1/rpc", batch), -32600, 400)
+
+
+@pytest.mark.parametrize("identity", ["a", "", 0, -1, 2**53, 1.5, None, "ü☃", "x" * 1000])
+def test_an_answer_has_the_id_of_its_request(http, identity):
+    assert http.rpc("sandbox.metrics.get", id=identity).json["id"] == identity
+    assert http.rpc("sandbox.nothing", id=identity).json["id"] == identity
+    assert http.rpc("sandbox.stop", {"sandbox": "nobody"}, id=identity).json["id"] == identity
+
+
+def test_a_request_without_an_id_is_answered_with_none(http):
+    answer = http.post("/api/v1/rpc", {"jsonrpc": "2.0", "method": "sandbox.metrics.get", "params": {}})
+    assert answer.status == 200 and answer.json["id"] is None and "result" in answer.json
+
+
+@pytest.mark.parametrize("identity", [{}, [], [1]])
+def test_an_id_that_is_none_is_refused(http, identity):
+    assert http.rpc("sandbox.metrics.get", id=identity).json["id"] is None
+    shape(http.rpc("sandbox.metrics.get", id=identity), -32600, 400)
+
+
+BROKEN = [b"", b"{", b"nonsense", b"{'a': 1}", b'{"jsonrpc": "2.0"', b"\xff\xfe", b"\0", b"NaN", b'{"a": NaN}', b'{"a": 1e}',
+          b"[1,]",
+          b"{} {}", b'{"a": "\x01"}', b"[" * 100_000, b'{"a":' * 1000, b'"\\ud800"', b"\xef\xbb\xbf{", b"//",
+          b'{"id": 1' + b"0" * 400 + b"}x"]
+
+
+@pytest.mark.parametrize("body", BROKEN, ids=range(len(BROKEN)))
+def test_what_is_no_json_is_refused(http, body):
+    answer = http.post("/api/v1/rpc", body, headers={"Content-Type": "application/json"})
+    assert answer.status == 400 and answer.json["error"]["code"] in (-32700, -32600), answer
+    assert answer.json["id"] is None
+
+
+@pytest.mark.parametrize("document", [1, "text", None, True, 1.5, {}, {"jsonrpc": "2.0"}])
+def test_json_that_is_no_request_is_refused(http, document):
+    answer = http.post("/api/v1/rpc", json.dumps(document).encode(), headers={"Content-Type": "application/json"})
+    shape(answer, -32600, 400)
+
+
+def test_numbers_beyond_all_measure_do_no_harm(http):
+    for number in (b"1" * 400, b"-" + b"9" * 30, b"1e400", b"1e-400", b"-0", b"0.1e1"):
+        for member in (b'"id": %s', b'"params": {"sandbox": "x", "timeout": %s}', b'"params": %s'):
+            body = b'{"jsonrpc": "2.0", "method": "sandbox.stop", ' + member % number + b"}"
+            answer = http.post("/api/v1/rpc", body)
+            assert 400 <= answer.status < 500 and "error" in answer.json, (body, answer)
+
+
+def test_of_members_of_one_name_there_is_one_meaning(http):
+    body = b'{"jsonrpc": "2.0", "method": "sandbox.stop", "method": "sandbox.metrics.get", "params": {}, "id": 1}'
+    assert http.post("/api/v1/rpc", body).status in (200, 400)
+
+
+WRONG = {"text": [1, 1.5, True, [], {}, ["a"]], "number": ["1", "", True, [], {}, -1, 0, 1e30],
+         "list": ["a", 1, True, {}, [1], [None], [[]]],
+         "object": ["a", 1, True, [], ["a"]]}
+PARAMETERS = [("sandbox.start", {"sandbox": "text", "namespace": "text", "config": "object"}),
+              ("sandbox.stop", {"sandbox": "text", "namespace": "text"}),
+              ("sandbox.metrics.get", {"sandbox": "text", "namespace": "text"}),
+              ("sandbox.repl.run", {"sandbox": "text", "namespace": "text", "language": "text", "code": "text",
+                                    "timeout": "number"}),
+              ("sandbox.command.run", {"sandbox": "text", "namespace": "text", "command": "text", "args": "list",
+                                       "timeout": "number"})]
+GOOD = {"sandbox": "typed", "language": "python", "code": "1", "command": "true"}
+
+
+def good_params(parameters):
+    return {name: GOOD[name] for name in parameters if name in GOOD}
+
+
+@pytest.mark.parametrize("method, parameters", PARAMETERS, ids=METHODS)
+def test_parameters_of_a_wrong_type_are_refused_by_name(http, method, parameters):
+    for name, kind in parameters.items():
+        for value in WRONG[kind]:
+            if method == "sandbox.metrics.get" and name == "sandbox" and value is None:
+                continue
+            said = shape(http.rpc(method, good_params(parameters) | {name: value}), -32602, 400)
+            assert name in said, (name, value, said)
+
+
+@pytest.mark.parametrize("method, parameters", PARAMETERS, ids=METHODS)
+def test_parameters_that_are_missing_or_unknown_are_refused_by_name(http, method, parameters):
+    good = good_params(parameters)
+    for name in set(good) - ({"sandbox"} if method == "sandbox.metrics.get" else set()):
+        rest = {other: value for other, value in good.items() if other != name}
+        assert name in shape(http.rpc(method, rest), -32602, 400)
+    assert "sandbxo" in shape(http.rpc(method, good | {"sandbxo": "x"}), -32602, 400)
+    for params in ([], "a", 1, True, ["sandbox"]):
+        shape(http.rpc(method, id=1, params=params), -32602, 400)
+
+
+CONFIG = {"image": "text", "memory": "number", "cpus": "number", "volumes": "list", "ports": "list", "envs": "list",
+          "depends_on": "list",
+          "workdir": "text", "shell": "text", "scripts": "object", "exec": "text"}
+
+
+@pytest.mark.parametrize("name, kind", CONFIG.items(), ids=CONFIG)
+def test_a_config_of_wrong_types_is_refused_by_name(http, shared_host, name, kind):
+    for value in WRONG[kind]:
+        if (name, value) in (("memory", "1"), ("ports", [1])):
+            continue  # words of more than the 0.2 line had: "512M", and a number for a port
+        said = shape(http.rpc("sandbox.start", {"sandbox": "typed", "config": {"image": "base"} | {name: value}}), -32602, 400)
+        assert name in said, (value, said)
+    assert "default/typed" not in shared_host.kept()
+
+
+BAD_CONFIG = [("memory", 2**40), ("memory", 1.5), ("cpus", 1e9), ("cpus", 10**400), ("envs", ["NOEQUALS"]), ("envs", ["=x"]),
+              ("envs", ["A=\0"]),
+              ("ports", ["http"]), ("ports", ["1:99999"]), ("ports", ["-1:80"]), ("ports", [":"]), ("volumes", [""]),
+              ("volumes", [":"]),
+              ("workdir", "relative"), ("workdir", "/a\0b"), ("shell", ""), ("depends_on", ["other"]),
+              ("scripts", {"../x": "echo"}),
+              ("scripts", {"a": 1}), ("image", ""), ("image", "NOT AN IMAGE"), ("image", "a" * 5000), ("exec", "a\0b"),
+              ("memroy", 512)]
+
+
+@pytest.mark.parametrize("name, value", BAD_CONFIG, ids=[f"{name}-{number}" for number, (name, _) in enumerate(BAD_CONFIG)])
+def test_a_config_that_cannot_be_is_refused_by_name(http, shared_host, name, value):
+    body = json.dumps({"jsonrpc": "2.0", "method": "sandbox.start", "id": 1,
+                       "params": {"sandbox": "typed", "config": {"image": "base"} | {name: value}}}).encode()
+    answer = http.post("/api/v1/rpc", body)
+    if (name, value) in (("shell", ""), ("image", "")):
+        assert answer.status in (200, 400, 404), "an empty one is as none"
+        return
+    assert answer.status == 400 and answer.json["error"]["data"]["code"] == INVALID, answer
+    assert "default/typed" not in shared_host.kept()
+
+
+def test_a_path_is_for_its_own_method(http):
+    for path, method in (("start", "sandbox.stop"), ("stop", "sandbox.start"), ("command/run", "sandbox.repl.run")):
+        request = {"jsonrpc": "2.0", "method": method, "params": GOOD, "id": 1}
+        answer = http.post(f"/api/v1/sandbox/{path}", request)
+        assert answer.status == 400 and answer.json["error"]["code"] in (-32600, -32602)
+
+
+def test_paths_that_there_are_not_are_not_found(http):
+    for path in ("/api", "/api/v1", "/api/v1/", "/api/v1/rpc/x", "/api/v1/sandbox", "/api/v2/rpc", "/api/v1/sandbox/list"):
+        answer = http.post(path, {"jsonrpc": "2.0", "method": "sandbox.metrics.get", "id": 1})
+        assert answer.status in (404, 400) and "error" in answer.json, answer
+    assert http.get("/nothing").json["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "TRACE", "BREW"])
+def test_calls_come_by_post(http, method):
+    answer = http(method, "/api/v1/rpc")
+    assert answer.status == 405 and answer.headers["Allow"] == "POST"
+
+
+def test_a_type_of_content_is_not_asked_for(http):
+    body = json.dumps({"jsonrpc": "2.0", "method": "sandbox.metrics.get", "id": 1}).encode()
+    for kind in (None, "application/json; charset=utf-8", "text/plain", "application/octet-stream"):
+        assert http.post("/api/v1/rpc", body, headers={"Content-Type": kind}).status in (200, 415)
+
+
+# In JavaScript.
+
+@pytest.mark.parametrize("language", ["python", "node"])
+@pytest.mark.parametrize("generation", ["0.2.6", "later"])
+def test_the_javascript_client_does_all_of_it(server, generation, language):
+    name = f"js{next(numbers)}"
+    result = subprocess.run(["node", REPOSITORY / "tests/node/client_0_2.mjs", generation, server.url, server.key, name,
+                             language],
+                            capture_output=True, check=False, timeout=60)
+    assert result.returncode == 0, result.stderr.decode()
+    told = json.loads(result.stdout)
+    assert told["started"] == f"Sandbox {name} started successfully" and told["stopped"] == f"Sandbox {name} stopped successfully"
+    assert [run["status"] for run in told["runs"]] == ["success", "success"]
+    assert told["runs"][1]["output"] == [{"stream": "stdout", "text": "42"}]
+    assert told["command"]["exit_code"] == 3 and told["command"]["success"] is False
+    assert sorted((line["stream"], line["text"]) for line in told["command"]["output"]) == [("stderr", "err"), ("stdout", "out")]
+    [measured] = told["metrics"]["sandboxes"]
+    assert (measured["name"], measured["running"]) == (name, True)
