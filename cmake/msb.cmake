@@ -74,12 +74,15 @@ if(MSB_PRECOMPILE)
   target_compile_options(msb_test_precompiled PRIVATE -fPIE)
 endif()
 
-# msb_library(NAME SOURCES... [DEPENDS targets...]): the static library of a room.
+# msb_library(NAME SOURCES... [DEPENDS targets...] [PRECOMPILE headers...]): the static library of a room. PRECOMPILE: headers
+# that most of its files include, and that take long.
 function(msb_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;PRECOMPILE" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
   target_link_libraries(${name} PUBLIC msb_flags msb_fmt ${ARG_DEPENDS})
-  if(MSB_PRECOMPILE)
+  if(MSB_PRECOMPILE AND ARG_PRECOMPILE)
+    target_precompile_headers(${name} PRIVATE ${ARG_PRECOMPILE})
+  elseif(MSB_PRECOMPILE)
     target_precompile_headers(${name} REUSE_FROM msb_precompiled)
   endif()
 endfunction()

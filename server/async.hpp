@@ -33,6 +33,9 @@ using Async = asio::awaitable<T>;
 // Something that coroutines wait for to happen. They look first, and again after every wait:
 //
 //   while (!ready) { co_await signal.wait(); }
+//
+// What co_await gives is put into a variable before it is a condition, and what has captures is
+// named before it is handed to a coroutine: g++ 12 makes code that crashes of the short forms.
 class Signal {
  public:
   using Clock = std::chrono::steady_clock;
@@ -84,8 +87,8 @@ Async<T> shield(Async<T> work) {
     Signal come;
   };
   const auto outcome = std::make_shared<Outcome>();
-  // Apart, for g++ 12 destroys function objects and braced structures in an expression with co_await
-  // twice.
+  // Apart, for g++ 12 destroys function objects and braced structures in an expression with
+  // co_await twice.
   const auto executor = co_await asio::this_coro::executor;
   asio::co_spawn(executor, std::move(work), [outcome](std::exception_ptr error, T value) {
     outcome->error = std::move(error);

@@ -32,7 +32,7 @@ struct CodeSessions::Session {
 
 // Kept by the run's callbacks until the session is free again, also when nobody wants the outcome.
 struct CodeRun::State {
-  std::deque<CodeEvent> events;
+  std::deque<std::pair<CodeEvent, std::size_t>> events;  // with what each counts
   std::size_t held = 0;
   bool cut = false;
   bool over = false;
@@ -40,18 +40,20 @@ struct CodeRun::State {
   std::shared_ptr<CodeSessions::Session> session;
   std::optional<Gate::Pass> pass;
 
+  // `size`: of what it carries, beside what it is.
   void add(CodeEvent event, std::size_t size) {
+    size += sizeof(CodeEvent);
     if (held + size > kHeld) {
       cut = true;
       return;
     }
     held += size;
-    events.push_back(std::move(event));
+    events.emplace_back(std::move(event), size);
     come.notify();
   }
   void end(CodeEvent event) {
     over = true;
-    events.push_back(std::move(event));
+    events.emplace_back(std::move(event), 0);
     come.notify();
     pass.reset();
   }
@@ -80,11 +82,9 @@ Async<CodeEvent> CodeRun::next() {
   while (state->events.empty()) {
     co_await state->come.wait();
   }
-  CodeEvent event = std::move(state->events.front());
+  auto [event, size] = std::move(state->events.front());
   state->events.pop_front();
-  if (const auto* output = std::get_if<CodeOutput>(&event)) {
-    state->held -= output->text.size();
-  }
+  state->held -= size;
   co_return event;
 }
 

@@ -115,7 +115,8 @@ Outcome<std::unique_ptr<GuestProcess>> GuestProcess::attach(AsyncIo& io,
 
 Async<std::optional<GuestProcess::Event>> GuestProcess::next(Signal::Clock::time_point deadline) {
   while (events_.empty()) {
-    if (!co_await come_.wait(deadline)) {
+    const bool come = co_await come_.wait(deadline);
+    if (!come) {
       co_return std::nullopt;
     }
   }
@@ -198,7 +199,8 @@ Async<Outcome<Fd>> Guest::connect(std::uint16_t port) const {
                         });
   const auto deadline = Signal::Clock::now() + kConnectPatience;
   while (!state->answer) {
-    if (!co_await state->come.wait(deadline)) {
+    const bool come = co_await state->come.wait(deadline);
+    if (!come) {
       co_return refuse(Reason::kTimeout, "the sandbox's agent does not answer");
     }
   }

@@ -117,7 +117,8 @@ class Guest {
     });
     const auto deadline = Signal::Clock::now() + patience;
     while (!state->answer) {
-      if (!co_await state->come.wait(deadline)) {
+      const bool come = co_await state->come.wait(deadline);
+      if (!come) {
         co_return refuse(Reason::kTimeout, "the sandbox's agent does not answer");
       }
     }

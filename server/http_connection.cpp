@@ -6,19 +6,13 @@
 #include <algorithm>
 #include <array>
 #include <boost/asio/experimental/awaitable_operators.hpp>
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/use_awaitable.hpp>
-#include <boost/asio/write.hpp>
-#include <boost/beast/http/chunk_encode.hpp>
-#include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/read.hpp>
-#include <boost/beast/http/string_body.hpp>
-#include <boost/beast/http/write.hpp>
 #include <exception>
 #include <memory>
 #include <utility>
 
 #include "oci/printable.hpp"
+#include "server/http_exchange.hpp"
 #include "server/rpc.hpp"
 
 namespace msb::server {
@@ -28,19 +22,8 @@ namespace {
 using boost::system::error_code;
 using boost::system::system_error;
 
-// Of a body that nobody read, so much is passed over to keep the connection.
-constexpr std::uint64_t kMaxUnread = 64 * 1024;
-constexpr std::size_t kPiece = 64 * 1024;
 // How long a client has to read an answer behind which the connection is closed.
 constexpr std::chrono::seconds kLinger{2};
-
-asio::redirect_error_t<asio::use_awaitable_t<>> into(error_code& error) {
-  return asio::redirect_error(asio::use_awaitable, error);
-}
-
-std::string_view view(boost::string_view text) {
-  return {text.data(), text.size()};
-}
 
 // What makes two readers of one request disagree about where it ends (RFC 9112 section 11.2) is
 // refused, also where one reading would be right.
@@ -65,244 +48,6 @@ Outcome<void> check_framing(const RequestParser& parser) {
   }
   return {};
 }
-
-template <typename Body>
-void set_fields(http::response<Body>& response, const HttpAnswer& answer, const std::string& id) {
-  response.set("X-Request-Id", id);
-  response.set("X-Content-Type-Options", "nosniff");
-  response.set(http::field::cache_control, "no-store");
-  if (!answer.type.empty()) {
-    response.set(http::field::content_type, answer.type);
-  }
-  for (const auto& [name, value] : answer.headers) {
-    response.set(name, value);
-  }
-}
-
-class HttpExchange final : public Exchange {
- public:
-  HttpExchange(beast::tcp_stream& stream, beast::flat_buffer& buffer, RequestParser& parser,
-               const HttpLimits& limits, RequestLine line, std::string id)
-      : stream_(stream),
-        buffer_(buffer),
-        parser_(parser),
-        limits_(limits),
-        line_(std::move(line)),
-        id_(std::move(id)),
-        keep_alive_(parser.get().keep_alive()),
-        head_only_(parser.get().method() == http::verb::head) {}
-
-  [[nodiscard]] const RequestLine& line() const override { return line_; }
-  [[nodiscard]] std::string_view header(std::string_view name) const override {
-    const auto found = parser_.get().find(boost::string_view(name.data(), name.size()));
-    return found == parser_.get().end() ? std::string_view() : view(found->value());
-  }
-  [[nodiscard]] const std::string& id() const override { return id_; }
-
-  Async<Outcome<std::string>> body(std::size_t limit) override {
-    std::string whole;
-    const auto length = parser_.content_length();
-    if (length && *length > limit) {
-      co_return too_large(limit);
-    }
-    while (true) {
-      const auto piece = co_await read();
-      if (!piece) {
-        co_return std::unexpected(piece.error());
-      }
-      if (piece->empty()) {
-        co_return whole;
-      }
-      if (whole.size() + piece->size() > limit) {
-        co_return too_large(limit);
-      }
-      whole.append(reinterpret_cast<const char*>(piece->data()), piece->size());
-    }
-  }
-
-  Async<Outcome<std::span<const std::byte>>> read() override {
-    co_await invite();
-    std::size_t length = 0;
-    while (length == 0 && !parser_.is_done()) {
-      if (!piece_) {
-        piece_ = std::make_unique<std::array<std::byte, kPiece>>();
-      }
-      auto& body = parser_.get().body();
-      body.data = piece_->data();
-      body.size = piece_->size();
-      stream_.expires_after(limits_.body_patience);
-      error_code error;
-      co_await http::async_read_some(stream_, buffer_, parser_, into(error));
-      length = piece_->size() - body.size;
-      if (error && error != http::error::need_buffer) {
-        keep_alive_ = false;
-        co_return refuse(error == beast::error::timeout ? Reason::kSlow : Reason::kInvalid,
-                         "the body did not come as it was announced: {}", error.message());
-      }
-    }
-    received_ += length;
-    co_return std::span<const std::byte>(length > 0 ? piece_->data() : nullptr, length);
-  }
-
-  void answer(HttpAnswer answer) override {
-    answer_ = std::move(answer);
-    begun_ = true;
-  }
-
-  Async<> begin(HttpAnswer head) override {
-    begun_ = true;
-    status_ = head.status;
-    http::response<http::empty_body> response{static_cast<http::status>(head.status),
-                                              parser_.get().version()};
-    set_fields(response, head, id_);
-    chunked_ = parser_.get().version() >= 11;
-    keep_alive_ = keep_alive_ && chunked_ && parser_.is_done();
-    response.keep_alive(keep_alive_);
-    if (chunked_) {
-      response.chunked(true);
-    }
-    http::response_serializer<http::empty_body> serializer(response);
-    error_code error;
-    stream_.expires_after(limits_.write_patience);
-    co_await http::async_write_header(stream_, serializer, into(error));
-    check(error);
-  }
-
-  Async<> write(std::string_view piece) override {
-    if (piece.empty() || head_only_) {
-      co_return;  // an empty chunk would be the last one
-    }
-    sent_ += piece.size();
-    error_code error;
-    stream_.expires_after(limits_.write_patience);
-    const asio::const_buffer bytes(piece.data(), piece.size());
-    if (chunked_) {
-      co_await asio::async_write(stream_, http::make_chunk(bytes), into(error));
-    } else {
-      co_await asio::async_write(stream_, bytes, into(error));
-    }
-    check(error);
-  }
-
-  Async<> end() override {
-    if (chunked_ && !head_only_) {
-      error_code error;
-      stream_.expires_after(limits_.write_patience);
-      co_await asio::async_write(stream_, http::make_chunk_last(), into(error));
-      check(error);
-    }
-    ended_ = true;
-  }
-
-  [[nodiscard]] bool begun() const override { return begun_; }
-
-  // What is left to do after the handler. Whether the connection goes on.
-  Async<bool> finish() {
-    if (!answer_) {
-      co_return ended_&& keep_alive_;
-    }
-    if (!parser_.is_done()) {
-      co_await pass_over();
-    }
-    http::response<http::string_body> response{static_cast<http::status>(answer_->status),
-                                               parser_.get().version()};
-    set_fields(response, *answer_, id_);
-    response.keep_alive(keep_alive_);
-    status_ = answer_->status;
-    constexpr unsigned kNoContent = 204;
-    if (status_ == kNoContent) {
-      response.erase(http::field::content_type);
-    } else {
-      response.content_length(answer_->body.size());
-    }
-    if (!head_only_) {
-      sent_ = answer_->body.size();
-      response.body() = std::move(answer_->body);
-    }
-    error_code error;
-    stream_.expires_after(limits_.write_patience);
-    http::response_serializer<http::string_body> serializer(response);
-    if (head_only_) {
-      co_await http::async_write_header(stream_, serializer, into(error));
-    } else {
-      co_await http::async_write(stream_, serializer, into(error));
-    }
-    check(error);
-    co_return keep_alive_;
-  }
-
-  void add_header(std::string name, std::string value) {
-    if (answer_) {
-      answer_->headers.emplace_back(std::move(name), std::move(value));
-    }
-  }
-  void close_afterwards() { keep_alive_ = false; }
-
-  [[nodiscard]] unsigned status() const { return status_; }
-  [[nodiscard]] std::uint64_t received() const { return received_; }
-  [[nodiscard]] std::uint64_t sent() const { return sent_; }
-
- private:
-  static std::unexpected<Problem> too_large(std::size_t limit) {
-    return refuse(Reason::kTooLarge, "the body has more than {} bytes", limit);
-  }
-  static void check(const error_code& error) {
-    if (error) {
-      throw system_error(error);
-    }
-  }
-
-  // RFC 9110 section 10.1.1.
-  Async<> invite() {
-    if (std::exchange(invited_, true) ||
-        !beast::iequals(parser_.get()[http::field::expect], "100-continue")) {
-      co_return;
-    }
-    static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
-    error_code error;
-    stream_.expires_after(limits_.write_patience);
-    co_await asio::async_write(stream_, asio::const_buffer(kContinue.data(), kContinue.size()),
-                               into(error));
-    check(error);
-  }
-
-  // The rest of a body that the answer did not wait for.
-  Async<> pass_over() {
-    const auto left = parser_.content_length_remaining();
-    if (!left || *left > kMaxUnread || !keep_alive_ || !invited_) {
-      // A client that waits for an invitation will not send it.
-      keep_alive_ =
-          keep_alive_ && left && *left <= kMaxUnread && parser_.get()[http::field::expect].empty();
-      if (!keep_alive_) {
-        co_return;
-      }
-    }
-    invited_ = true;
-    while (!parser_.is_done()) {
-      if (const auto piece = co_await read(); !piece) {
-        co_return;
-      }
-    }
-  }
-
-  beast::tcp_stream& stream_;
-  beast::flat_buffer& buffer_;
-  RequestParser& parser_;
-  const HttpLimits& limits_;
-  const RequestLine line_;
-  const std::string id_;
-  std::unique_ptr<std::array<std::byte, kPiece>> piece_;
-  std::optional<HttpAnswer> answer_;
-  bool keep_alive_;
-  const bool head_only_;
-  bool invited_ = false;
-  bool begun_ = false;
-  bool chunked_ = false;
-  bool ended_ = false;
-  unsigned status_ = 0;
-  std::uint64_t received_ = 0;
-  std::uint64_t sent_ = 0;
-};
 
 std::string request_id(std::uint64_t number) {
   static const std::uint32_t start = static_cast<std::uint32_t>(
@@ -386,7 +131,9 @@ Connection::~Connection() {
 
 Async<> Connection::run() {
   try {
-    while (co_await run_one()) {
+    bool goes_on = true;
+    while (goes_on) {
+      goes_on = co_await run_one();
     }
   } catch (const system_error&) {
     // The client has gone, or did not read: there is nobody to tell.
@@ -475,7 +222,8 @@ Outcome<Key> Connection::judge(const RequestParser& parser, const RequestLine& l
 
 Async<bool> Connection::run_one() {
   RequestParser parser;
-  if (!co_await read_head(parser)) {
+  const bool come = co_await read_head(parser);
+  if (!come) {
     co_return false;
   }
   const auto begun = std::chrono::steady_clock::now();

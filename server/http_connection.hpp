@@ -3,19 +3,10 @@
 #pragma once
 
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
-#include <boost/beast/http/buffer_body.hpp>
-#include <boost/beast/http/parser.hpp>
 
-#include "server/http_server.hpp"
+#include "server/http_exchange.hpp"
 
 namespace msb::server {
-
-namespace beast = boost::beast;
-namespace http = boost::beast::http;
-
-using RequestParser = http::request_parser<http::buffer_body>;
 
 class Connection {
  public:

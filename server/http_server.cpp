@@ -172,7 +172,8 @@ void HttpServer::stop() {
 
 Async<bool> HttpServer::drained(Signal::Clock::time_point deadline) {
   while (connections_ > 0) {
-    if (!co_await changed_.wait(deadline)) {
+    const bool come = co_await changed_.wait(deadline);
+    if (!come) {
       co_return false;
     }
   }

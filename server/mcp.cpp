@@ -154,7 +154,7 @@ std::expected<McpMessage, BadMessage> read_message(std::string_view text) {
   const auto document = parse_json(text);
   if (!document) {
     return bad_message(McpCode::kParseError,
-                       "the message cannot be read: " + document.error().message);
+                       "a message is one document of JSON in UTF-8, at most 64 levels deep");
   }
   if (document->is_array()) {
     return bad_message(McpCode::kInvalidRequest,
@@ -270,7 +270,8 @@ McpCall::~McpCall() {
 Async<bool> McpCall::wait(Signal::Clock::time_point deadline) {
   const auto state = state_;
   while (!state->progress && !state->response && !state->over) {
-    if (!co_await state->changed.wait(deadline)) {
+    const bool come = co_await state->changed.wait(deadline);
+    if (!come) {
       co_return false;
     }
   }

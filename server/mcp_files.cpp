@@ -51,7 +51,8 @@ Async<Outcome<T>> ask_files(std::shared_ptr<const Guest> guest,
   });
   const auto deadline = Signal::Clock::now() + kPatience;
   while (!state->answer) {
-    if (!co_await state->come.wait(deadline)) {
+    const bool come = co_await state->come.wait(deadline);
+    if (!come) {
       co_return refuse(Reason::kTimeout, "the sandbox's agent does not answer");
     }
   }
@@ -160,11 +161,11 @@ Async<Content> write_file(ToolCall call) {
   const std::string path = text_argument(call, "path");
   const std::function<void(Files&, Files::Done<std::uint64_t>)> begin =
       [&](Files& files, Files::Done<std::uint64_t> done) {
-        files.write(path, options, [] {}, std::move(done));
-        if (files.busy()) {
+        const auto send = [&] {
           files.send(std::as_bytes(std::span(*bytes)));
           files.end_data();
-        }
+        };
+        files.write(path, options, send, std::move(done));
       };
   const auto written = co_await ask_files<std::uint64_t>(*guest, begin);
   if (!written) {

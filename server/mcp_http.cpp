@@ -138,8 +138,11 @@ Async<> stream(McpCall& call, Exchange& exchange) {
     if (const auto message = call.take()) {
       const std::string event = event_of(to_text(*message));
       co_await exchange.write(event);
-    } else if (!call.over() && !co_await call.wait(Signal::Clock::now() + kPing)) {
-      co_await exchange.write(": ping\n\n");
+    } else if (!call.over()) {
+      const bool come = co_await call.wait(Signal::Clock::now() + kPing);
+      if (!come) {
+        co_await exchange.write(": ping\n\n");
+      }
     }
   }
   co_await exchange.end();
@@ -148,7 +151,11 @@ Async<> stream(McpCall& call, Exchange& exchange) {
 // The response, when it comes within `patience`; progress on the way to it is for nobody.
 Async<std::optional<Json>> await_response(McpCall& call, Signal::Clock::time_point deadline) {
   std::optional<Json> message;
-  while (!call.over() && co_await call.wait(deadline)) {
+  while (!call.over()) {
+    const bool come = co_await call.wait(deadline);
+    if (!come) {
+      break;
+    }
     message = call.take();
   }
   co_return call.over() ? std::move(message) : std::nullopt;
@@ -266,7 +273,11 @@ Async<> listen(App& app, SharedSession session, Exchange& exchange) {
   co_await exchange.begin(stream_head());
   while (!session->over && !app.draining) {
     const auto deadline = Signal::Clock::now() + kPing;
-    while (!session->over && !app.draining && co_await session->changed.wait(deadline)) {
+    while (!session->over && !app.draining) {
+      const bool come = co_await session->changed.wait(deadline);
+      if (!come) {
+        break;
+      }
     }
     co_await exchange.write(": ping\n\n");
   }
@@ -382,8 +393,8 @@ Async<> McpSessions::watch(SharedSession session) {
   while (!session->over) {
     const auto deadline =
         session->in_use > 0 ? Signal::Clock::time_point::max() : session->left + kIdle;
-    if (!co_await session->changed.wait(deadline) && session->in_use == 0 &&
-        Signal::Clock::now() >= session->left + kIdle) {
+    const bool come = co_await session->changed.wait(deadline);
+    if (!come && session->in_use == 0 && Signal::Clock::now() >= session->left + kIdle) {
       begin_end(session);
     }
   }
@@ -397,7 +408,11 @@ Async<> McpSessions::end_all() {
   }
   const auto deadline = Signal::Clock::now() + kEndPatience;
   for (const SharedSession& session : all) {
-    while (session->protocol.calls() > 0 && co_await session->changed.wait(deadline)) {
+    while (session->protocol.calls() > 0) {
+      const bool come = co_await session->changed.wait(deadline);
+      if (!come) {
+        break;
+      }
     }
     begin_end(session);
   }
@@ -423,8 +438,7 @@ Async<> serve_mcp(App& app, McpSessions& sessions, Exchange& exchange) {
   const InUse use(session);
   const std::string& method = exchange.line().method;
   if (exchange.line().path.size() != 1) {
-    exchange.answer(
-        refusal(Reason::kNotFound, "there is nothing at this path: MCP is at /mcp"));
+    exchange.answer(refusal(Reason::kNotFound, "there is nothing at this path: MCP is at /mcp"));
   } else if (method == "POST") {
     co_await take_message(app, sessions, session, exchange);
   } else if (method == "GET" && session && read_accept(exchange.header("Accept")).events) {

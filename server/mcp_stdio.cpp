@@ -130,7 +130,11 @@ struct Answering {
 
 Async<> answer(Shared conversation, McpCall call) {
   const Answering answering(conversation);
-  while (!call.over() && co_await call.wait()) {
+  while (!call.over()) {
+    const bool come = co_await call.wait();
+    if (!come) {
+      break;
+    }
     if (auto message = call.take()) {
       co_await conversation->stdio.write(std::move(*message));
     }
@@ -209,8 +213,11 @@ Async<> serve_stdio(App& app, Key key) {
     co_await conversation->changed.wait();
   }
   const auto deadline = Signal::Clock::now() + kEndPatience;
-  while (conversation->answering > 0 && !conversation->hurries() &&
-         co_await conversation->changed.wait(deadline)) {
+  while (conversation->answering > 0 && !conversation->hurries()) {
+    const bool come = co_await conversation->changed.wait(deadline);
+    if (!come) {
+      break;
+    }
   }
   conversation->stop.emit(asio::cancellation_type::terminal);
   co_await conversation->session.end();

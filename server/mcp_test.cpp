@@ -88,7 +88,11 @@ std::vector<Json> converse(Bed& bed, McpSession& session, std::string_view text,
   }
   std::vector<Json> messages;
   const auto collect = [](McpCall& from, std::vector<Json>& to) -> Async<> {
-    while (!from.over() && co_await from.wait()) {
+    while (!from.over()) {
+      const bool come = co_await from.wait();
+      if (!come) {
+        break;
+      }
       if (auto one = from.take()) {
         to.push_back(std::move(*one));
       }

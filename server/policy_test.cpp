@@ -48,11 +48,13 @@ bool allows_image(const std::vector<std::string>& images, const std::string& ima
   return apply_policy(spec, settings, {}).has_value();
 }
 
-TEST_CASE("without limits, a sandbox gets the scope alone") {
+TEST_CASE("without limits, a sandbox gets the usual amounts and scope") {
   SandboxSpec spec = python();
   REQUIRE(apply_policy(spec, {}, {}));
   SandboxSpec expected = python();
   expected.scope = sandbox::Scope::kPublic;
+  expected.memory_mib = 512;
+  expected.disk_mib = sandbox::kDefaultDiskMib;
   CHECK(spec == expected);
 }
 

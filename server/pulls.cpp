@@ -24,6 +24,7 @@ namespace {
 
 // A line of msb-registry's report is far shorter, and it is our own program.
 constexpr std::size_t kMaxLine = 65536;
+constexpr std::size_t kMaxPulls = 8;  // of different images at a time
 
 }  // namespace
 
@@ -49,6 +50,11 @@ Async<Outcome<void>> Pulls::pull(std::string reference, PullProgress progress) {
   std::erase_if(under_way_, [](const auto& one) { return one.second.expired(); });
   auto one = under_way_[reference].lock();
   if (!one) {
+    if (under_way_.size() > kMaxPulls) {
+      under_way_.erase(reference);
+      co_return std::unexpected(
+          Problem{Reason::kFull, fmt::format("{} images are being pulled", kMaxPulls), 5});
+    }
     one = std::make_shared<One>(reference);
     under_way_[reference] = one;
     if (auto begun = begin(one); !begun) {

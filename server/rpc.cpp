@@ -302,8 +302,7 @@ Async<> serve_rpc(App& app, Exchange& exchange) {
   const auto document = body ? parse_json(*body) : Outcome<Json>(std::unexpected(body.error()));
   if (!document) {
     constexpr int kParseError = -32700;
-    exchange.answer(
-        rpc_error(body ? kParseError : kInvalidRequest, document.error(), nullptr));
+    exchange.answer(rpc_error(body ? kParseError : kInvalidRequest, document.error(), nullptr));
     co_return;
   }
   const auto call = read_call(*document, *only);
@@ -317,9 +316,9 @@ Async<> serve_rpc(App& app, Exchange& exchange) {
     exchange.answer(rpc_error_answer(result.error(), call->id));
     co_return;
   }
-  Json answer = {{"jsonrpc", "2.0"}, {"result", std::move(*result)}, {"id", call->id}};
-  if (!only->empty() && answer["result"].is_string()) {
-    answer["message"] = answer["result"];  // what the later clients read there
+  Json answer = {{"jsonrpc", "2.0"}, {"result", *result}, {"id", call->id}};
+  if (!only->empty() && result->is_string()) {
+    answer["message"] = std::move(*result);  // what the later clients read there
   }
   exchange.answer(json_answer(answer));
 }

@@ -272,7 +272,11 @@ Async<Outcome<Json>> metrics_result(Sandboxes& sandboxes, Key key, std::string s
                    asio::detached);
   }
   const auto deadline = Signal::Clock::now() + kMetricsPatience;
-  while (state->left > 0 && co_await state->changed.wait(deadline)) {
+  while (state->left > 0) {
+    const bool come = co_await state->changed.wait(deadline);
+    if (!come) {
+      break;
+    }
   }
   Json list = Json::array();
   for (std::size_t i = 0; i < all.size(); ++i) {

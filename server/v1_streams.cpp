@@ -216,7 +216,8 @@ Async<Outcome<void>> AttachedProcess::attach(Offsets wanted, std::uint64_t follo
   const Leave leave{*this};
   const auto deadline = Signal::Clock::now() + kPatience;
   while (joining_ && !refusal_) {
-    if (!co_await changed_.wait(deadline)) {
+    const bool come = co_await changed_.wait(deadline);
+    if (!come) {
       co_return refuse(Reason::kTimeout, "the sandbox's agent does not answer");
     }
   }

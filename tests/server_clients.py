@@ -71,7 +71,7 @@ class Http:
 
     def rpc(self, method, params=None, **members):
         """The answer to one call of the 0.2 line."""
-        request = {"jsonrpc": "2.0", "method": method, "params": params or {}, "id": 1} | members
+        request = {"jsonrpc": "2.0", "method": method, "params": {} if params is None else params, "id": 1} | members
         return self.post("/api/v1/rpc", request)
 
     def result(self, method, **params):

@@ -64,8 +64,16 @@ def command_of(server, *words, **fields):
     return request_of(server, call("sandbox.command.run", sandbox="python", command=words[0], args=words[1:], **fields))
 
 
-def smuggled(server):
-    return any("smuggled" in line.get("path", "") for line in server.log())
+@pytest.fixture
+def nothing_smuggled(server):
+    """The request behind the test's own was not taken for one."""
+    def count():
+        return sum(line.get("path") == "/api/v1/smuggled" for line in server.log())
+
+    before = count()
+    yield
+    assert is_healthy(server)
+    assert count() == before
 
 
 def is_healthy(server):
@@ -84,7 +92,7 @@ FRAMINGS = {
     "chunks and length 0": framed("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", b"0\r\n\r\n"),
     "two lengths": framed("Content-Length: 0\r\nContent-Length: 5\r\n", b"12345"),
     "two equal lengths": framed("Content-Length: 5\r\nContent-Length: 5\r\n", b"12345"),
-    "a list of lengths": framed("Content-Length: 5, 5\r\n", b"12345"),
+    "a list of equal lengths": framed("Content-Length: 5, 5\r\n", b"12345"),
     "a list of different lengths": framed("Content-Length: 0, 5\r\n", b"12345"),
     "a negative length": framed("Content-Length: -1\r\n"),
     "a signed length": framed("Content-Length: +5\r\n", b"12345"),
@@ -105,7 +113,6 @@ FRAMINGS = {
     "an encoding with a parameter": framed("Transfer-Encoding: chunked;q=1\r\n", b"0\r\n\r\n"),
     "an empty encoding": framed("Transfer-Encoding:\r\n", b"0\r\n\r\n"),
     "a blank before the colon": framed("Transfer-Encoding : chunked\r\n", b"0\r\n\r\n"),
-    "a blank before the name": framed(" Transfer-Encoding: chunked\r\n", b"0\r\n\r\n"),
     "a control character in a value": framed("Transfer-Encoding: \x0bchunked\r\n", b"0\r\n\r\n"),
     "a NUL in a value": framed("X: a\0b\r\n"),
     "a lone CR in a value": framed("X: a\rTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"),
@@ -120,28 +127,27 @@ FRAMINGS = {
 
 
 @pytest.mark.parametrize("sent", FRAMINGS.values(), ids=FRAMINGS)
-def test_a_request_whose_end_is_in_doubt_is_the_last_of_its_connection(server, sent):
-    with Raw(server.port, sent) as raw:
+def test_a_request_whose_end_is_in_doubt_is_the_last_of_its_connection(server, nothing_smuggled, sent):
+    with Raw(server.port, sent, timeout=5) as raw:
         answers = raw.read_all()
-    assert answers.startswith(b"HTTP/1.1 400 "), answers
-    assert answers.count(b"HTTP/1.1 ") == 1 and b"connection: close" in answers.lower()
-    assert not smuggled(server)
-    assert is_healthy(server)
+    assert answers[:4] == b"HTTP" and answers[8:13] == b" 400 ", answers
+    assert answers.count(b"X-Request-Id") == 1
+    assert b"HTTP/1.0" in answers or b"connection: close" in answers.lower()
 
 
 FOLDED = {
     "a folded field": "X: a\r\n b\r\nContent-Length: 0\r\n",
+    "a folded Host": " Transfer-Encoding: chunked\r\n",
     "a folded encoding": "Transfer-Encoding:\r\n chunked\r\n",
     "a folded length": "Content-Length: 1\r\n 0\r\n",
 }
 
 
 @pytest.mark.parametrize("fields", FOLDED.values(), ids=FOLDED)
-def test_fields_of_several_lines_smuggle_nothing(server, fields):
-    """RFC 9112 section 5.2 has them refused, or read as one line."""
+def test_fields_of_several_lines_are_refused(server, fields):
+    """RFC 9112 section 5.2 would allow to read them as one line, too."""
     with Raw(server.port, framed(fields, b"0\r\n\r\n").replace(SMUGGLED, b"")) as raw:
-        status, _ = raw.head()
-        assert status in (400, 401, 404, 405, 413)
+        assert raw.head()[0] in (400, 403)
     assert is_healthy(server)
 
 
@@ -202,11 +208,11 @@ CHUNKS = {
 
 
 @pytest.mark.parametrize("chunks", CHUNKS.values(), ids=CHUNKS)
-def test_chunks_that_are_none_are_refused(server, chunks):
+def test_chunks_that_are_none_are_refused(server, nothing_smuggled, chunks):
     with Raw(server.port, request_of(server, b"", "Transfer-Encoding: chunked", length=False) + chunks + SMUGGLED) as raw:
         answers = raw.read_all()
     assert answers == b"" or answers.startswith(b"HTTP/1.1 400 "), answers
-    assert answers.count(b"HTTP/1.1 ") <= 1 and not smuggled(server)
+    assert answers.count(b"HTTP/1.1 ") <= 1
 
 
 def test_a_body_in_chunks_is_put_together(server):
@@ -289,7 +295,7 @@ def test_a_body_behind_an_answer_that_did_not_need_it_is_passed_over(server):
 
 # Heads.
 
-def test_a_head_that_is_too_large_is_refused(server):
+def test_a_head_that_is_too_large_is_refused(server, nothing_smuggled):
     for fields in (b"X: " + b"a" * 40_000 + b"\r\n", b"A: b\r\n" * 8_000, b"X" * 40_000 + b": a\r\n"):
         with Raw(server.port, HEALTH[:-2] + fields + b"\r\n" + SMUGGLED) as raw:
             assert raw.head()[0] in (400, 413)
@@ -297,7 +303,6 @@ def test_a_head_that_is_too_large_is_refused(server):
         assert raw.head()[0] in (400, 413, 414)
     with Raw(server.port, HEALTH[:-2] + b"X: " + b"a" * 16_000 + b"\r\n\r\n") as raw:
         assert raw.head()[0] == 200
-    assert not smuggled(server)
 
 
 def test_a_head_without_an_end_is_bounded(server):
@@ -409,12 +414,21 @@ def test_every_answer_has_an_id_that_the_log_has(server):
                                                                     "/v1/sandboxes/nobody")]
     ids = [answer.headers["X-Request-Id"] for answer in answers]
     assert len(set(ids)) == len(ids)
+    wait_until(lambda: set(ids) <= {line.get("request") for line in server.log()}, "all are logged")
     logged = {line["request"]: line for line in server.log() if "request" in line}
     for answer, identity in zip(answers, ids):
         line = logged[identity]
         assert line["status"] == answer.status and line["sent"] == len(answer.body) and line["ms"] >= 0
         assert line["method"] == "GET" and line["path"].startswith("/") and line["remote"] == "127.0.0.1"
     assert all(answer.headers["X-Content-Type-Options"] == "nosniff" for answer in answers)
+
+
+def test_a_head_of_ever_more_fields_is_bounded(server):
+    before = peak_memory(server, "VmRSS")
+    with Raw(server.port, b"GET / HTTP/1.1\r\nHost: localhost\r\n") as raw, pytest.raises(OSError):
+        for _ in range(500):
+            raw.send(b"A: b\r\n" * 20_000)
+    assert peak_memory(server, "VmRSS") < before + (16 << 20)
 
 
 def test_the_log_has_no_keys(server):
