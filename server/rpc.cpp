@@ -124,7 +124,7 @@ Async<Outcome<Json>> start(App& app, Key key, Json params) {
     co_return std::unexpected(record.error());
   }
   words.record = std::move(*record);
-  const auto started = co_await app.sandboxes.start_or_create(key, std::move(words), {});
+  const auto started = co_await app.sandboxes.start_or_create(key, std::move(words), PullProgress());
   if (!started) {
     co_return std::unexpected(started.error());
   }
@@ -144,10 +144,13 @@ Async<Outcome<Json>> stop(App& app, Key key, Json params) {
 }
 
 Async<Outcome<Json>> get_metrics(App& app, Key key, Json params) {
-  const std::string space = text_of(params, "namespace");
-  co_return co_await metrics_result(app.sandboxes, key,
-                                    space.empty() ? space_of(params, key) : space,
-                                    text_of(params, "sandbox"));
+  std::string space = text_of(params, "namespace");
+  if (space.empty()) {
+    space = space_of(params, key);
+  }
+  std::string name = text_of(params, "sandbox");
+  co_return co_await metrics_result(app.sandboxes, std::move(key), std::move(space),
+                                    std::move(name));
 }
 
 // The sandbox of a call that runs something in it.
@@ -171,7 +174,7 @@ Async<Outcome<Json>> run_repl(App& app, Key key, Json params) {
   words.language = *language;
   words.code = text_of(params, "code");
   words.timeout = timeout_of(params);
-  auto result = co_await run_code(*served, std::move(words), {});
+  auto result = co_await run_code(*served, std::move(words), OnText());
   if (!result) {
     co_return std::unexpected(result.error());
   }
@@ -191,7 +194,7 @@ Async<Outcome<Json>> run(App& app, Key key, Json params) {
     }
   }
   words.timeout = timeout_of(params);
-  co_return co_await run_command(*served, std::move(words), {});
+  co_return co_await run_command(*served, std::move(words), OnText());
 }
 
 struct NamedMethod {

@@ -188,7 +188,8 @@ Result<int> serve_mcp_on_stdio() {
   }
   const auto work = [](Ground& all) -> Async<int> {
     co_await adopt(all);
-    co_await serve_stdio(*all.app, Key{});
+    Key everything;
+    co_await serve_stdio(*all.app, std::move(everything));
     co_return 0;
   };
   return run_to_end(ground, work(ground));

@@ -382,7 +382,7 @@ Async<Outcome<HttpAnswer>> create_sandbox(Call& call) {
   if (!words) {
     co_return std::unexpected(words.error());
   }
-  auto served = co_await call.app.sandboxes.create(call.exchange.key, std::move(*words), {});
+  auto served = co_await call.app.sandboxes.create(call.exchange.key, std::move(*words), PullProgress());
   if (!served) {
     co_return std::unexpected(served.error());
   }
@@ -440,7 +440,7 @@ Async<Outcome<HttpAnswer>> start_sandbox(Call& call) {
   if (!served) {
     co_return std::unexpected(served.error());
   }
-  auto started = co_await call.app.sandboxes.start(call.exchange.key, *served, {});
+  auto started = co_await call.app.sandboxes.start(call.exchange.key, *served, PullProgress());
   if (!started) {
     co_return std::unexpected(started.error());
   }

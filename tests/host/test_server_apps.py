@@ -41,6 +41,11 @@ class App:
             self.heads.append(head.decode("latin-1"))
             self.serve(stream, rest)
 
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.server.shutdown(socket.SHUT_RDWR)  # for accept() to end
+        self.server.close()
+
     @staticmethod
     def echo(stream, _):
         stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-App: yes\r\n\r\nhello")
@@ -50,7 +55,7 @@ class App:
 def app():
     made = App()
     yield made
-    made.server.close()
+    made.close()
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ def web(server, app):
 
 def at(server, host, path="/", method="GET", fields=b"", body=b""):
     """A connection with one request."""
-    return Raw(server.port, f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n".encode() + fields + b"\r\n" + body)
+    return Raw(server.port, f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n".encode() + fields + b"\r\n" + body, timeout=10)
 
 
 def host_of(web, app):
@@ -100,7 +105,7 @@ def test_what_is_not_published_is_not_shown(server, web, app):
         with at(server, host) as raw:
             assert raw.answer()[0] == 404, host
     assert other.heads == app.heads == []
-    other.server.close()
+    other.close()
 
 
 def test_the_app_of_a_sandbox_that_was_stopped_is_gone(server, web, app):
@@ -110,7 +115,7 @@ def test_the_app_of_a_sandbox_that_was_stopped_is_gone(server, web, app):
 
 
 def test_an_app_that_does_not_answer_is_a_bad_gateway(server, web, app):
-    app.server.close()
+    app.close()
     with at(server, host_of(web, app)) as raw:
         status, _, body = raw.answer()
         assert status == 502 and str(app.port).encode() in body
@@ -196,9 +201,12 @@ def test_early_heads_of_an_answer_pass(server, web, app):
         assert raw.head()[0] == 103 and raw.head()[0] == 204
 
 
-@pytest.mark.parametrize("said", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
-                                  b"HTTP/1.1 200 OK\r\nX: y",
-                                  b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 100_000, b"\x16\x03\x01" * 1000])
+NO_HTTP = {"nothing": b"", "nonsense": b"nonsense\r\n\r\n", "a negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+           "half a head": b"HTTP/1.1 200 OK\r\nX: y", "a large head": b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 100_000,
+           "TLS": b"\x16\x03\x01" * 1000}
+
+
+@pytest.mark.parametrize("said", NO_HTTP.values(), ids=NO_HTTP)
 def test_an_app_that_speaks_no_http_does_no_harm(server, web, app, said):
     app.serve = lambda stream, _: stream.sendall(said)
     before = server.descriptors()

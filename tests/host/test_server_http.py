@@ -92,7 +92,6 @@ FRAMINGS = {
     "chunks and length 0": framed("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", b"0\r\n\r\n"),
     "two lengths": framed("Content-Length: 0\r\nContent-Length: 5\r\n", b"12345"),
     "two equal lengths": framed("Content-Length: 5\r\nContent-Length: 5\r\n", b"12345"),
-    "a list of equal lengths": framed("Content-Length: 5, 5\r\n", b"12345"),
     "a list of different lengths": framed("Content-Length: 0, 5\r\n", b"12345"),
     "a negative length": framed("Content-Length: -1\r\n"),
     "a signed length": framed("Content-Length: +5\r\n", b"12345"),
@@ -135,7 +134,8 @@ def test_a_request_whose_end_is_in_doubt_is_the_last_of_its_connection(server, n
     assert b"HTTP/1.0" in answers or b"connection: close" in answers.lower()
 
 
-FOLDED = {
+AS_ONE = {
+    "a list of equal lengths": "Content-Length: 5, 5\r\n",
     "a folded field": "X: a\r\n b\r\nContent-Length: 0\r\n",
     "a folded Host": " Transfer-Encoding: chunked\r\n",
     "a folded encoding": "Transfer-Encoding:\r\n chunked\r\n",
@@ -143,12 +143,11 @@ FOLDED = {
 }
 
 
-@pytest.mark.parametrize("fields", FOLDED.values(), ids=FOLDED)
-def test_fields_of_several_lines_are_refused(server, fields):
-    """RFC 9112 section 5.2 would allow to read them as one line, too."""
+@pytest.mark.parametrize("fields", AS_ONE.values(), ids=AS_ONE)
+def test_what_may_be_read_as_one_is_that_or_refused(server, nothing_smuggled, fields):
+    """RFC 9110 section 8.6 and RFC 9112 section 5.2 allow both. There is no key, so no more than an error can come of it."""
     with Raw(server.port, framed(fields, b"0\r\n\r\n").replace(SMUGGLED, b"")) as raw:
-        assert raw.head()[0] in (400, 403)
-    assert is_healthy(server)
+        assert raw.head()[0] in (400, 401, 403)
 
 
 LINES = {
@@ -296,7 +295,7 @@ def test_a_body_behind_an_answer_that_did_not_need_it_is_passed_over(server):
 # Heads.
 
 def test_a_head_that_is_too_large_is_refused(server, nothing_smuggled):
-    for fields in (b"X: " + b"a" * 40_000 + b"\r\n", b"A: b\r\n" * 8_000, b"X" * 40_000 + b": a\r\n"):
+    for fields in (b"X: " + b"a" * 40_000 + b"\r\n", b"A: b\r\n" * 16_000, b"X" * 40_000 + b": a\r\n"):
         with Raw(server.port, HEALTH[:-2] + fields + b"\r\n" + SMUGGLED) as raw:
             assert raw.head()[0] in (400, 413)
     with Raw(server.port, b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n") as raw:
