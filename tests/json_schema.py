@@ -50,6 +50,8 @@ class OpenApi:
             contents = [operation.get("requestBody", {}), *map(self.resolve, operation["responses"].values())]
             for content in contents:
                 for kind, media in content.get("content", {}).items():
+                    if kind not in (JSON, NDJSON, EVENTS):
+                        continue  # bytes, of which there is nothing to say
                     yield f"{method} {template} {kind}", media.get("schema", {})
 
     def template_of(self, path):

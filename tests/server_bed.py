@@ -127,9 +127,9 @@ class Host:
         """A new key: what `msb server keygen` says of it, with its text as "key"."""
         return self.json("server", "keygen", *options)
 
-    def serve(self, *options, key=True):
+    def serve(self, *options, key=True, port=0):
         """Starts a server in the foreground; `key`: with one that may do all."""
-        server = Server(self, *options, key=self.keygen("--name", "all")["key"] if key else None)
+        server = Server(self, *options, key=self.keygen("--name", "all")["key"] if key else None, port=port)
         self.servers.append(server)
         return server
 
@@ -175,12 +175,12 @@ class Host:
 class Server:
     """One that runs in the foreground."""
 
-    def __init__(self, host, *options, key=None):
+    def __init__(self, host, *options, key, port):
         self.host = host
         self.key = key
         self.log_path = host.directory / f"server-{len(host.servers)}.log"
         with open(self.log_path, "wb") as log:
-            self.process = host.popen("server", "start", "--port", "0", *options, stdout=log, stderr=log)
+            self.process = host.popen("server", "start", "--port", port, *options, stdout=log, stderr=log)
         wait_until(self._is_up, "the server listens", seconds=60)  # slow it is in the emulated host
 
     def _is_up(self):
