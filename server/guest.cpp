@@ -50,6 +50,9 @@ Problem Guest::problem_of(const protocol::Failure& failure) {
 }
 
 Problem Guest::unreachable(const Error& error) {
+  if (error.code == EAGAIN) {
+    return {Reason::kFull, error.message, 1};
+  }
   return {Reason::kFailed, "the sandbox cannot be reached: " + error.message, std::nullopt};
 }
 

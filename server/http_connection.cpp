@@ -239,9 +239,16 @@ Async<bool> Connection::run_one() {
     }
   }
   auto line = parse_target(view(request.method_string()), view(request.target()));
-  const std::string path = line ? line->path_text : std::string(view(request.target()));
+  // Without the query, where somebody may have put a key.
+  const std::string_view target = view(request.target());
+  const std::string path(target.substr(0, target.find('?')));
   HttpExchange exchange(stream_, buffer_, parser, server_.limits_,
                         line ? std::move(*line) : RequestLine{}, id);
+  const auto& origins = server_.access_.origins;
+  if (const auto origin = exchange.header("Origin");
+      std::ranges::find(origins, origin) != origins.end()) {
+    exchange.allow_origin(std::string(origin));
+  }
   auto caller = !good   ? Outcome<Key>(std::unexpected(good.error()))
                 : !line ? Outcome<Key>(std::unexpected(line.error()))
                         : judge(parser, exchange.line());
@@ -274,12 +281,6 @@ Async<bool> Connection::run_one() {
     } else {
       co_await handle(exchange, handler->second);
     }
-  }
-  if (const auto origin = exchange.header("Origin"); !origin.empty() && caller) {
-    exchange.add_header("Access-Control-Allow-Origin", std::string(origin));
-    exchange.add_header("Access-Control-Expose-Headers",
-                        "Location, Mcp-Session-Id, Retry-After, X-Request-Id");
-    exchange.add_header("Vary", "Origin");
   }
   bool goes_on = false;
   std::exception_ptr left;

@@ -17,12 +17,19 @@ using boost::system::error_code;
 using boost::system::system_error;
 
 template <typename Body>
-void set_fields(http::response<Body>& response, const HttpAnswer& answer, const std::string& id) {
+void set_fields(http::response<Body>& response, const HttpAnswer& answer, const std::string& id,
+                const std::string& origin) {
   response.set("X-Request-Id", id);
   response.set("X-Content-Type-Options", "nosniff");
   response.set(http::field::cache_control, "no-store");
   if (!answer.type.empty()) {
     response.set(http::field::content_type, answer.type);
+  }
+  if (!origin.empty()) {
+    response.set(http::field::access_control_allow_origin, origin);
+    response.set(http::field::access_control_expose_headers,
+                 "Location, Mcp-Session-Id, Retry-After, X-Request-Id");
+    response.set(http::field::vary, "Origin");
   }
   for (const auto& [name, value] : answer.headers) {
     response.set(name, value);
@@ -112,7 +119,7 @@ Async<> HttpExchange::begin(HttpAnswer head) {
   status_ = head.status;
   http::response<http::empty_body> response{static_cast<http::status>(head.status),
                                             parser_.get().version()};
-  set_fields(response, head, id_);
+  set_fields(response, head, id_, origin_);
   chunked_ = parser_.get().version() >= 11;
   keep_alive_ = keep_alive_ && chunked_ && parser_.is_done();
   response.keep_alive(keep_alive_);
@@ -161,7 +168,7 @@ Async<bool> HttpExchange::finish() {
   }
   http::response<http::string_body> response{static_cast<http::status>(answer_->status),
                                              parser_.get().version()};
-  set_fields(response, *answer_, id_);
+  set_fields(response, *answer_, id_, origin_);
   response.keep_alive(keep_alive_);
   status_ = answer_->status;
   constexpr unsigned kNoContent = 204;
@@ -184,12 +191,6 @@ Async<bool> HttpExchange::finish() {
   }
   check(error);
   co_return keep_alive_;
-}
-
-void HttpExchange::add_header(std::string name, std::string value) {
-  if (answer_) {
-    answer_->headers.emplace_back(std::move(name), std::move(value));
-  }
 }
 
 // RFC 9110 section 10.1.1.

@@ -55,8 +55,8 @@ class HttpExchange final : public Exchange {
 
   // What is left to do after the handler. Whether the connection goes on.
   Async<bool> finish();
-  // To the answer, if there is one by now.
-  void add_header(std::string name, std::string value);
+  // Lets pages of that origin read the answer (Fetch, section 3.2.3).
+  void allow_origin(std::string origin) { origin_ = std::move(origin); }
   void close_afterwards() { keep_alive_ = false; }
 
   // For the log: the answer's status, 0 without one, and the bytes of both bodies.
@@ -76,6 +76,7 @@ class HttpExchange final : public Exchange {
   const HttpLimits& limits_;
   const RequestLine line_;
   const std::string id_;
+  std::string origin_;  // that may read the answer; or empty
   std::unique_ptr<std::array<std::byte, kPiece>> piece_;
   std::optional<HttpAnswer> answer_;
   bool keep_alive_;

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/http_server.hpp"
 
+#include <fcntl.h>
+#include <sys/socket.h>
+
 #include <boost/asio/detached.hpp>
 #include <boost/asio/ip/address.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <cerrno>
 #include <charconv>
 #include <memory>
 #include <utility>
@@ -38,6 +42,20 @@ bool is_port(std::string_view text) {
 
 Async<> serve_connection(std::unique_ptr<Connection> connection) {
   co_await connection->run();
+}
+
+// Asio's own accept leaves the socket to be inherited by whatever is started meanwhile, which would
+// keep the connection open.
+tcp::socket take_connection(tcp::acceptor& acceptor, error_code& error) {
+  tcp::socket socket(acceptor.get_executor());
+  const int taken =
+      ::accept4(acceptor.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (taken < 0) {
+    error.assign(errno, boost::system::system_category());
+    return socket;
+  }
+  socket.assign(acceptor.local_endpoint().protocol(), taken, error);
+  return socket;
 }
 
 // To one for which there is no room: it fits into any socket's buffer.
@@ -126,6 +144,8 @@ Result<tcp::endpoint> HttpServer::listen(const std::string& address, std::uint16
   const tcp::endpoint endpoint(parsed, port);
   acceptor_.open(endpoint.protocol(), error);
   if (!error) {
+    ::fcntl(acceptor_.native_handle(), F_SETFD, FD_CLOEXEC);
+    acceptor_.non_blocking(true, error);
     acceptor_.set_option(asio::socket_base::reuse_address(true), error);
     acceptor_.bind(endpoint, error);
   }
@@ -141,8 +161,12 @@ Result<tcp::endpoint> HttpServer::listen(const std::string& address, std::uint16
 Async<> HttpServer::run() {
   while (!stopping_) {
     error_code error;
-    tcp::socket socket =
-        co_await acceptor_.async_accept(asio::redirect_error(asio::use_awaitable, error));
+    co_await acceptor_.async_wait(tcp::acceptor::wait_read,
+                                  asio::redirect_error(asio::use_awaitable, error));
+    tcp::socket socket = error ? tcp::socket(app_.io) : take_connection(acceptor_, error);
+    if (error == asio::error::would_block || error == asio::error::connection_aborted) {
+      continue;  // it has left again
+    }
     if (error) {
       if (!stopping_) {
         log_.write("warning", "cannot accept a connection: " + error.message());

@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "base/home.hpp"
-#include "sandbox/files.hpp"
+#include "sandbox/project.hpp"
 #include "server/app.hpp"
 #include "server/http_server.hpp"
 #include "server/mcp.hpp"
@@ -136,8 +136,20 @@ Result<int> serve(const ServeOptions& options) {
   if (!presence) {
     return std::unexpected(presence.error());
   }
+  std::string project;
+  if (!options.project.empty()) {
+    const auto file = sandbox::find_sandboxfile(options.project);
+    const auto opened = file && *file
+                            ? sandbox::open_project(**file)
+                            : Result<sandbox::Project>(std::unexpected(
+                                  file ? Error{"there is no Sandboxfile", 0} : file.error()));
+    if (!opened) {
+      return std::unexpected(opened.error().within("--path " + options.project));
+    }
+    project = opened->directory;
+  }
   Ground& ground = *std::make_unique<Ground>().release();
-  if (auto prepared = ground.prepare(*home, options.project); !prepared) {
+  if (auto prepared = ground.prepare(*home, project); !prepared) {
     return std::unexpected(prepared.error());
   }
   ground.keys.emplace(server_folder(*home) + "/keys.json");

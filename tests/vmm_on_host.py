@@ -258,7 +258,7 @@ class Vmm:
     def listen(self, name, serve):
         server = socket.socket(socket.AF_UNIX)
         server.bind(str(self.runtime / name))
-        server.listen(128)
+        server.listen(1024)
 
         def accept():
             with contextlib.suppress(OSError):

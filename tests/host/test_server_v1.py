@@ -920,7 +920,8 @@ def hostile_tar(name, kind=tarfile.REGTYPE, target=""):
     return packed.getvalue()
 
 
-NO_TARS = {"above": hostile_tar("../escaped"), "absolute": hostile_tar("/escaped"), "above after all": hostile_tar("a/../../escaped"),
+NO_TARS = {"above": hostile_tar("../escaped"), "absolute": hostile_tar("/escaped"),
+           "above after all": hostile_tar("a/../../escaped"),
            "nonsense": b"nonsense" * 200, "a byte": b"x", "half": hostile_tar("a")[:300]}
 
 

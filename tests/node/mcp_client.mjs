@@ -37,12 +37,12 @@ const actions = {
     if (progress) options.onprogress = (told) => say({ id, progress: told });
     return client.callTool({ name, arguments: words }, undefined, options);
   },
-  cancel: ({ call }) => {
+  cancel: async ({ call }) => {
     calls.get(call).abort("the test says so");
     return {};
   },
   close: async ({ terminate }) => {
-    if (terminate) await transport.terminateSession();
+    if (terminate) await transport.terminateSession?.(); // over HTTP: a stdio server ends with its input
     await client.close();
     return {};
   },
@@ -67,3 +67,4 @@ for await (const line of createInterface({ input: process.stdin })) {
   );
   if (wanted.do === "close") break;
 }
+process.stdin.destroy(); // it would keep this program waiting
