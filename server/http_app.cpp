@@ -88,15 +88,10 @@ std::string request_head(const RequestParser& parser) {
   return head_of(head.base());
 }
 
-void check(const error_code& error) {
-  if (error) {
-    throw boost::system::system_error(error);
-  }
-}
-
 // Answers of the app up to its last head: there may be some in front of it (RFC 9110 section 15.2).
+// False when it has none that is one.
 template <typename Client, typename Server>
-Async<> relay_head(Client& client, Server& server, beast::flat_buffer& buffer) {
+Async<bool> relay_head(Client& client, Server& server, beast::flat_buffer& buffer) {
   error_code error;
   unsigned status = 100;
   constexpr unsigned kSwitching = 101;
@@ -105,7 +100,9 @@ Async<> relay_head(Client& client, Server& server, beast::flat_buffer& buffer) {
     parser.body_limit(boost::none);
     co_await http::async_read_header(server, buffer, parser,
                                      asio::redirect_error(asio::use_awaitable, error));
-    check(error);
+    if (error) {
+      co_return false;
+    }
     status = parser.get().result_int();
     http::response<http::empty_body> head(parser.get().base());
     if (status / 100 != 1) {
@@ -115,8 +112,11 @@ Async<> relay_head(Client& client, Server& server, beast::flat_buffer& buffer) {
     const std::string text = head_of(head.base());
     co_await asio::async_write(client, asio::buffer(text),
                                asio::redirect_error(asio::use_awaitable, error));
-    check(error);
+    if (error) {
+      co_return false;
+    }
   }
+  co_return true;
 }
 
 using LastByte = std::shared_ptr<Signal::Clock::time_point>;
@@ -178,20 +178,30 @@ Async<> serve_app(App& app, beast::tcp_stream& stream, beast::flat_buffer& buffe
     error_code error;
     co_await asio::async_write(server, asio::buffer(head),
                                asio::redirect_error(asio::use_awaitable, error));
-    check(error);
-    co_await relay(client, server, rest, when);
+    if (!error) {
+      co_await relay(client, server, rest, when);
+    }
     Signal never;  // the answer is what ends it
     co_await never.wait();
   };
-  const auto back = [](Outside& client, Inside& server, LastByte when) -> Async<> {
+  // None of these throws: what does would not end the others.
+  const auto answered = std::make_shared<bool>(false);
+  const auto back = [](Outside& client, Inside& server, LastByte when,
+                       std::shared_ptr<bool> good) -> Async<> {
     beast::flat_buffer rest;
-    co_await relay_head(client, server, rest);
-    co_await relay(server, client, rest, when);
+    *good = co_await relay_head(client, server, rest);
+    if (*good) {
+      co_await relay(server, client, rest, when);
+    }
   };
   Async<> in = forth(stream.socket(), inside, buffer, request_head(parser), last);
-  Async<> out = back(stream.socket(), inside, last);
+  Async<> out = back(stream.socket(), inside, last, answered);
   Async<> idle = until_idle(last);
   co_await (std::move(in) || std::move(out) || std::move(idle));
+  if (!*answered) {
+    std::string text = "The app gave no answer.\n";
+    co_await refuse_app(stream, 502, std::move(text));
+  }
 }
 
 }  // namespace msb::server

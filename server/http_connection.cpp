@@ -85,8 +85,9 @@ HttpAnswer preflight(const Exchange& exchange) {
   return answer;
 }
 
-// The answer of a handler that threw is a mistake of ours, unless its client has gone.
-Async<> carry_out(Exchange& exchange, const HttpServer::Handler& handler, RequestLog& log) {
+// The answer of a handler that threw is a mistake of ours, unless its client has gone. Whether
+// there is an answer; else the connection is of no use any more.
+Async<bool> carry_out(Exchange& exchange, const HttpServer::Handler& handler, RequestLog& log) {
   std::string mistake;
   try {
     co_await handler(exchange);
@@ -94,21 +95,21 @@ Async<> carry_out(Exchange& exchange, const HttpServer::Handler& handler, Reques
       mistake = "the handler gave no answer";
     }
   } catch (const system_error&) {
-    throw;
+    co_return false;
   } catch (const std::exception& error) {
     mistake = error.what();
   }
   if (mistake.empty()) {
-    co_return;
+    co_return true;
   }
   log.write("error", mistake, exchange.id());
   if (exchange.begun()) {
-    // Half an answer must not look like one.
-    throw system_error(asio::error::connection_aborted);
+    co_return false;  // half an answer must not look like one
   }
   exchange.answer(answer_for(
       {Reason::kInternal, "the server made a mistake, which its log tells of", std::nullopt},
       exchange));
+  co_return true;
 }
 
 }  // namespace
@@ -313,13 +314,15 @@ Async<> Connection::handle(Exchange& exchange, const HttpServer::Handler& handle
     }
   };
   const Leave leave{server_};
-  Async<> work = carry_out(exchange, handler, server_.log_);
+  // What throws would not end the other.
+  Async<bool> work = carry_out(exchange, handler, server_.log_);
   // Its side of the connection, for it may have sent more than this request.
   Async<> gone =
       server_.app_.sandboxes.guests().await_events(stream_.socket().native_handle(), POLLRDHUP);
   const auto first = co_await (std::move(work) || std::move(gone));
-  if (first.index() == 1) {
-    throw system_error(asio::error::connection_reset);
+  const bool* const answered = std::get_if<0>(&first);
+  if (answered == nullptr || !*answered) {
+    throw system_error(asio::error::connection_aborted);
   }
 }
 
