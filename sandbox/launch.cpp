@@ -241,8 +241,10 @@ Result<Launched> launch(LaunchOptions options) {
   add_volumes(parts, std::move(options.volumes));
   add_task(parts, options);
 
-  ProgramOptions program{
-      *directory + "/msb-vmm", std::move(parts.arguments), {}, !options.background && !options.bound};
+  ProgramOptions program{*directory + "/msb-vmm",
+                         std::move(parts.arguments),
+                         {},
+                         !options.background && !options.bound};
   for (const Fd& descriptor : parts.inherited) {
     program.inherited.push_back(descriptor.get());
   }

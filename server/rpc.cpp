@@ -124,7 +124,8 @@ Async<Outcome<Json>> start(App& app, Key key, Json params) {
     co_return std::unexpected(record.error());
   }
   words.record = std::move(*record);
-  const auto started = co_await app.sandboxes.start_or_create(key, std::move(words), PullProgress());
+  const auto started =
+      co_await app.sandboxes.start_or_create(key, std::move(words), PullProgress());
   if (!started) {
     co_return std::unexpected(started.error());
   }

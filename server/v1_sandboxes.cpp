@@ -382,7 +382,8 @@ Async<Outcome<HttpAnswer>> create_sandbox(Call& call) {
   if (!words) {
     co_return std::unexpected(words.error());
   }
-  auto served = co_await call.app.sandboxes.create(call.exchange.key, std::move(*words), PullProgress());
+  auto served =
+      co_await call.app.sandboxes.create(call.exchange.key, std::move(*words), PullProgress());
   if (!served) {
     co_return std::unexpected(served.error());
   }
