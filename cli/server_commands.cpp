@@ -127,7 +127,7 @@ void add_server_commands(CLI::App& app, Invocation& invocation) {
       app.add_subcommand("server", "A service by which programs and AI agents use sandboxes.");
   server->require_subcommand(1);
   add_examples(*server,
-               "  msb server start --dev\n"
+               "  msb server start\n"
                "  msb server keygen\n"
                "  msb server status");
   add_start(*server, words, invocation);
@@ -136,7 +136,7 @@ void add_server_commands(CLI::App& app, Invocation& invocation) {
 
   CLI::App* mcp = app.add_subcommand(
       "mcp", "Serve an AI agent on standard input and output (Model Context Protocol).");
-  add_examples(*mcp, "  msb mcp\n  claude mcp add microsandbox -- msb mcp");
+  add_examples(*mcp, "  msb mcp");
   mcp->callback([&] { invocation.action = serve_mcp; });
 }
 

