@@ -207,24 +207,6 @@ def test_what_ended_while_no_server_ran_is_found_as_that(server_host):
     assert client_of(second, "ended").command("true").success
 
 
-def test_a_start_that_was_cut_off_by_a_kill_can_be_made_again(server_host):
-    first = server_host.serve()
-    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "sandbox.start",
-                       "params": {"sandbox": "hang-half", "config": {"image": "base"}}})
-    with Raw(first.port, f"POST /api/v1/rpc HTTP/1.1\r\nHost: localhost\r\nAuthorization: {first.key}\r\n"
-                         f"Content-Length: {len(body)}\r\n\r\n{body}".encode()):
-        wait_until(lambda: "default/hang-half" in server_host.kept(), "it has begun")
-        first.kill()
-    second = server_host.serve(key=False)
-    second.key = first.key
-    listed = http_of(second).get("/v1/sandboxes/hang-half")
-    assert listed.status in (200, 404)
-    if listed.status == 200:
-        assert http_of(second)("DELETE", "/v1/sandboxes/hang-half").status == 204
-    wait_until(lambda: server_host.running() == [], "nothing of it runs")
-    assert server_host.kept() == []
-
-
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"spec": 1}', '{"spec": {"image": 5}}', "null", "\0" * 100])
 def test_a_damaged_record_keeps_no_server_from_starting(server_host, text):
     first = server_host.serve()
@@ -241,41 +223,6 @@ def test_a_damaged_record_keeps_no_server_from_starting(server_host, text):
     assert record.read_text() == text, "it is left alone"
     client_of(second, "good").stop()
 
-
-def test_requests_under_way_come_to_their_end_when_it_stops(server_host, tmp_path):
-    server = server_host.serve()
-    client_of(server, "busy").start(image="base")
-    begun, enough = tmp_path / "begun", tmp_path / "enough"
-    answers = []
-
-    def ask():
-        script = f"touch {begun}; while [ ! -e {enough} ]; do sleep 0.01; done; echo done"
-        answers.append(client_of(server, "busy").command("sh", ["-c", script]))
-
-    thread = threading.Thread(target=ask)
-    idle = Raw(server.port)
-    thread.start()
-    wait_until(begun.exists, "the command runs")
-    server.process.send_signal(signal.SIGTERM)
-    with idle:
-        assert idle.closed(), "who asks nothing is let go"
-
-    def refused():
-        try:
-            return http_of(server).get("/api/v1/health").status == 503
-        except OSError:
-            return True
-
-    wait_until(refused, "nothing new is taken")
-    assert server.process.poll() is None
-    enough.touch()
-    thread.join()
-    assert answers[0].output() == "done"
-    assert server.process.wait(timeout=10) == 0
-    assert server_host.running() == ["busy"]
-
-
-# Its sandboxes, for its operator.
 
 def test_the_operator_sees_and_removes_what_clients_made(server_host):
     server = server_host.serve()
