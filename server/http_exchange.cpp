@@ -163,7 +163,8 @@ Async<bool> HttpExchange::finish() {
   if (!answer_) {
     co_return ended_&& keep_alive_;
   }
-  if (!parser_.is_done()) {
+  // What is no HTTP has no body that one could pass over.
+  if (parser_.is_header_done() && !parser_.is_done()) {
     co_await pass_over();
   }
   http::response<http::string_body> response{static_cast<http::status>(answer_->status),

@@ -274,8 +274,18 @@ Async<Outcome<sandbox::Launched>> Sandboxes::launch(Served served, PullProgress 
     if (auto made = state.make(); !made) {
       return refuse(Reason::kFailed, made.error());
     }
-    if (auto written = write_record(state, words.record); !written) {
-      return refuse(Reason::kFailed, written.error());
+    {
+      // A directory with a lock is what a sandbox has kept, and can be removed, whenever this ends.
+      const auto locked = state.lock();
+      if (!locked) {
+        return refuse(Reason::kFailed, locked.error());
+      }
+      if (!*locked) {
+        return refuse(Reason::kConflict, "'{}' was started by another program", words.who.name);
+      }
+      if (auto written = write_record(state, words.record); !written) {
+        return refuse(Reason::kFailed, written.error());
+      }
     }
     auto choice = choose(words);
     if (!choice) {

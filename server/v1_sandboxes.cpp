@@ -287,7 +287,7 @@ class LogWatch {
   std::string log_;
 };
 
-// Some lines of a log; `all`: there are no more for now.
+// Some lines of a log; `all`: up to its end as it was when they were read.
 struct LogPiece {
   std::vector<LogLine> lines;
   bool all = true;

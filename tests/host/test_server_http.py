@@ -550,6 +550,16 @@ def test_the_command_of_a_client_that_left_while_it_wrote_is_killed(server, noth
     raw.socket.close()
 
 
+def test_the_code_of_a_client_that_left_is_interrupted_and_its_session_goes_on(server, python, nothing_of_it_left, tmp_path):
+    python.run("survivor = 1")
+    begun = tmp_path / "begun"
+    code = f"import pathlib, time\npathlib.Path('{begun}').touch()\ntime.sleep(1000)"
+    raw = Raw(server.port, request_of(server, call("sandbox.repl.run", sandbox="python", language="python", code=code)))
+    wait_until(begun.exists, "it runs")
+    raw.socket.close()
+    assert python.run("survivor").output() == "1"
+
+
 def test_the_code_of_a_client_that_left_before_its_turn_never_runs(server, python, nothing_of_it_left, tmp_path):
     begun, never = tmp_path / "begun", tmp_path / "never"
     first = f"import os, time\nopen('{begun}', 'w')\nwhile not os.path.exists('{tmp_path}/enough'): time.sleep(0.01)"

@@ -207,6 +207,33 @@ def test_what_ended_while_no_server_ran_is_found_as_that(server_host):
     assert client_of(second, "ended").command("true").success
 
 
+@pytest.mark.parametrize("files", [["served.json"], ["served.json", "lock"], ["lock"], []],
+                         ids=["record", "record and lock", "lock", "nothing"])
+def test_what_a_start_has_left_that_was_cut_off_by_a_kill_is_in_nobody_s_way(server_host, files):
+    first = server_host.serve()
+    client_of(first, "half").start(image="base")
+    client_of(first, "half").stop()
+    first.kill()
+    state = server_host.home / "server/sandboxes/default/half"
+    for path in state.iterdir():
+        if path.name not in files:
+            path.unlink()
+    second = server_host.serve(key=False)
+    second.key = first.key
+    client_of(second, "half").start(image="base")
+    assert client_of(second, "half").command("true").success
+    second.stop()
+    os.kill(server_host.supervisor("half"), signal.SIGKILL)
+    wait_until(lambda: server_host.running() == [], "it has ended")
+    for path in state.iterdir():
+        if path.name not in files:
+            path.unlink()
+    third = server_host.serve(key=False)
+    third.key = first.key
+    assert http_of(third)("DELETE", "/v1/sandboxes/half").status == (204 if "served.json" in files else 404)
+    assert server_host.kept() == []
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"spec": 1}', '{"spec": {"image": 5}}', "null", "\0" * 100])
 def test_a_damaged_record_keeps_no_server_from_starting(server_host, text):
     first = server_host.serve()
@@ -223,6 +250,41 @@ def test_a_damaged_record_keeps_no_server_from_starting(server_host, text):
     assert record.read_text() == text, "it is left alone"
     client_of(second, "good").stop()
 
+
+def test_requests_under_way_come_to_their_end_when_it_stops(server_host, tmp_path):
+    server = server_host.serve()
+    client_of(server, "busy").start(image="base")
+    begun, enough = tmp_path / "begun", tmp_path / "enough"
+    answers = []
+
+    def ask():
+        script = f"touch {begun}; while [ ! -e {enough} ]; do sleep 0.01; done; echo done"
+        answers.append(client_of(server, "busy").command("sh", ["-c", script]))
+
+    thread = threading.Thread(target=ask)
+    idle = Raw(server.port)
+    thread.start()
+    wait_until(begun.exists, "the command runs")
+    server.process.send_signal(signal.SIGTERM)
+    with idle:
+        assert idle.closed(), "who asks nothing is let go"
+
+    def refused():
+        try:
+            return http_of(server).get("/api/v1/health").status == 503
+        except OSError:
+            return True
+
+    wait_until(refused, "nothing new is taken")
+    assert server.process.poll() is None
+    enough.touch()
+    thread.join()
+    assert answers[0].output() == "done"
+    assert server.process.wait(timeout=10) == 0
+    assert server_host.running() == ["busy"]
+
+
+# Its sandboxes, for its operator.
 
 def test_the_operator_sees_and_removes_what_clients_made(server_host):
     server = server_host.serve()
@@ -548,9 +610,9 @@ def test_of_everything_nothing_is_left(server_host):
 
     def state():
         files = sorted(str(path.relative_to(server_host.home)) for path in server_host.home.rglob("*"))
-        return files, server_host.runtime_files(), len(server_host.processes()), server.descriptors()
+        return files, server_host.runtime_files(), len(server_host.processes())
 
-    before = state()
+    before, descriptors = state(), server.descriptors()
     for name in ("one", "fail-two", "three"):
         with contextlib.suppress(RuntimeError):
             client = client_of(server, name)
@@ -561,5 +623,5 @@ def test_of_everything_nothing_is_left(server_host):
             if name == "three":
                 client.stop()
         http_of(server)("DELETE", f"/v1/sandboxes/{name}")
-    wait_until(lambda: state() == before, "all is as it was")
+    wait_until(lambda: state() == before and server.descriptors() <= descriptors, "all is as it was")
     assert len(marked(f"MSB_TEST_BED={server_host.mark}")) == 1

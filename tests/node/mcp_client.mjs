@@ -12,7 +12,9 @@ import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js"
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 
 function transportOf([kind, where, ...more]) {
-  if (kind === "stdio") return new StdioClientTransport({ command: where, args: more, env: { ...process.env }, stderr: "inherit" });
+  if (kind === "stdio") {
+    return new StdioClientTransport({ command: where, args: more, env: { ...process.env }, stderr: "inherit" });
+  }
   const headers = more[0] ? { Authorization: `Bearer ${more[0]}` } : {};
   return new StreamableHTTPClientTransport(new URL(where), { requestInit: { headers } });
 }
