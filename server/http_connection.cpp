@@ -119,6 +119,7 @@ Connection::Connection(HttpServer& server, asio::ip::tcp::socket socket)
   ++server_.connections_;
   error_code error;
   stream_.socket().set_option(asio::ip::tcp::no_delay(true), error);
+  stream_.socket().non_blocking(true, error);
   const auto remote = stream_.socket().remote_endpoint(error);
   if (!error) {
     remote_ = remote.address().to_string();
@@ -164,8 +165,17 @@ Async<bool> Connection::read_head(RequestParser& parser) {
   }
   parser.header_limit(server_.limits_.header_bytes);
   parser.body_limit(boost::none);
-  stream_.expires_after(server_.limits_.header_patience);
-  co_await http::async_read_header(stream_, buffer_, parser, into(error));
+  // Mostly all of it has come with the first bytes, and waiting costs more than reading.
+  if (buffer_.size() > 0) {
+    buffer_.consume(parser.put(buffer_.data(), error));
+    if (error == http::error::need_more) {
+      error = {};
+    }
+  }
+  if (!error && !parser.is_header_done()) {
+    stream_.expires_after(server_.limits_.header_patience);
+    co_await http::async_read_header(stream_, buffer_, parser, into(error));
+  }
   if (!error) {
     co_return true;
   }

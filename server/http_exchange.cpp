@@ -183,11 +183,20 @@ Async<bool> HttpExchange::finish() {
     response.body() = std::move(answer_->body);
   }
   error_code error;
-  stream_.expires_after(limits_.write_patience);
   http::response_serializer<http::string_body> serializer(response);
   if (head_only_) {
+    stream_.expires_after(limits_.write_patience);
     co_await http::async_write_header(stream_, serializer, into(error));
-  } else {
+    check(error);
+    co_return keep_alive_;
+  }
+  // Mostly the socket takes all of it at once.
+  while (!error && !serializer.is_done()) {
+    http::write_some(stream_.socket(), serializer, error);
+  }
+  if (error == asio::error::would_block) {
+    error = {};
+    stream_.expires_after(limits_.write_patience);
     co_await http::async_write(stream_, serializer, into(error));
   }
   check(error);

@@ -3,56 +3,62 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <boost/asio/post.hpp>
+
 #include "server/client_spec.hpp"
 
 namespace msb::server {
 
 namespace {
 
-std::string now() {
-  return format_time(std::chrono::duration_cast<std::chrono::milliseconds>(
-                         std::chrono::system_clock::now().time_since_epoch())
-                         .count());
+std::int64_t now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
 
-void write_line(int fd, const Json& line) {
-  if (fd >= 0) {
-    const std::string text = to_text(line) + "\n";
-    // In one piece, so that lines of several processes do not mix.
-    [[maybe_unused]] const ssize_t written = ::write(fd, text.data(), text.size());
-  }
+std::string quoted(std::string_view text) {
+  return to_text(Json(text));
+}
+
+// Of what a client sent: mostly there is nothing to be escaped.
+std::string quoted_quickly(std::string_view text) {
+  const bool plain = std::ranges::all_of(
+      text, [](char c) { return c >= ' ' && c < 0x7f && c != '"' && c != '\\'; });
+  return plain ? fmt::format("\"{}\"", text) : quoted(text);
 }
 
 }  // namespace
 
-void RequestLog::write(const LoggedRequest& request) const {
-  if (fd_ < 0) {
-    return;
-  }
-  constexpr double kHundredths = 100;
-  write_line(
-      fd_,
-      {{"time", now()},
-       {"level", "info"},
-       {"request", request.id},
-       {"remote", request.remote},
-       {"key", request.key},
-       {"method", request.method},
-       {"path", request.path},
-       {"status", request.status},
-       {"received", request.received},
-       {"sent", request.sent},
-       {"ms", static_cast<double>(static_cast<std::int64_t>(request.took.count() * kHundredths)) /
-                  kHundredths}});
+void RequestLog::write(const LoggedRequest& request) {
+  add(fmt::format(
+      R"({{"time":"{}","level":"info","request":"{}","remote":"{}","key":"{}","method":{},"path":{},"status":{},"received":{},"sent":{},"ms":{:.2f}}})",
+      format_time(now_ms()), request.id, request.remote, request.key,
+      quoted_quickly(request.method), quoted_quickly(request.path), request.status,
+      request.received, request.sent, request.took.count()));
 }
 
 void RequestLog::write(std::string_view level, std::string_view message,
-                       std::string_view request_id) const {
-  Json line = {{"time", now()}, {"level", level}, {"message", message}};
-  if (!request_id.empty()) {
-    line["request"] = request_id;
+                       std::string_view request_id) {
+  const std::string request =
+      request_id.empty() ? "" : fmt::format(R"(,"request":"{}")", request_id);
+  add(fmt::format(R"({{"time":"{}","level":"{}","message":{}{}}})", format_time(now_ms()), level,
+                  quoted(message), request));
+}
+
+void RequestLog::add(const std::string& line) {
+  if (lines_.empty()) {
+    asio::post(io_, [this] { flush(); });
   }
-  write_line(fd_, line);
+  lines_ += line;
+  lines_ += '\n';
+}
+
+void RequestLog::flush() {
+  // In one piece, so that lines of several processes do not mix.
+  [[maybe_unused]] const ssize_t written = ::write(fd_, lines_.data(), lines_.size());
+  lines_.clear();
 }
 
 }  // namespace msb::server

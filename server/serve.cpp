@@ -39,7 +39,7 @@ struct Ground {
   std::optional<Keys> keys;
   std::optional<McpSessions> sessions;
   std::optional<HttpServer> http;
-  RequestLog log{STDERR_FILENO};
+  RequestLog log{io, STDERR_FILENO};
 
   Result<void> prepare(const std::string& home, const std::string& project) {
     const auto path = server_settings_path();
@@ -92,6 +92,7 @@ Async<int> run(Ground& ground) {
   ground.app->drain.notify();
   const bool drained = co_await ground.http->drained(deadline);
   ground.log.write("info", drained ? "ended" : "ended with requests under way");
+  ground.log.flush();
   co_return 0;
 }
 
