@@ -207,8 +207,8 @@ def test_what_ended_while_no_server_ran_is_found_as_that(server_host):
     assert client_of(second, "ended").command("true").success
 
 
-@pytest.mark.parametrize("files", [["served.json"], ["served.json", "lock"], ["lock"], []],
-                         ids=["record", "record and lock", "lock", "nothing"])
+# The record is written with the lock held, so there is none without it.
+@pytest.mark.parametrize("files", [["served.json", "lock"], ["lock"], []], ids=["record and lock", "lock", "nothing"])
 def test_what_a_start_has_left_that_was_cut_off_by_a_kill_is_in_nobody_s_way(server_host, files):
     first = server_host.serve()
     client_of(first, "half").start(image="base")
