@@ -18,7 +18,14 @@ target_compile_options(msb_flags INTERFACE
   -Wimplicit-fallthrough
   -fstack-protector-strong -fstack-clash-protection -fcf-protection -fno-strict-aliasing)
 target_link_options(msb_flags INTERFACE -Wl,-z,relro,-z,now -Wl,-z,noexecstack)
-if(MSB_PRECOMPILE AND CMAKE_BUILD_TYPE STREQUAL "Release")
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  # Members that are left out where others are named have the values that their types say, as they are meant to.
+  target_compile_options(msb_flags INTERFACE -Wno-missing-designated-field-initializers)
+endif()
+if(MSB_PRECOMPILE AND CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  # As clang forgets the pragmas there, by which the standard library uses what it has deprecated itself.
+  target_compile_options(msb_flags INTERFACE -Wno-deprecated-declarations)
+elseif(MSB_PRECOMPILE AND CMAKE_BUILD_TYPE STREQUAL "Release")
   # g++ 12 forgets of what comes from a precompiled header that it is the standard library's own.
   target_compile_options(msb_flags INTERFACE -Wno-array-bounds)
 endif()

@@ -60,12 +60,12 @@ Result<void> restrict_to_files() {
   for (const int call : {SCMP_SYS(mmap), SCMP_SYS(mprotect)}) {
     if (status == 0) {
       status = ::seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, call, 1,
-                                  SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+                                  scmp_arg_cmp{2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0});
     }
   }
   if (status == 0) {  // the guest's interrupt: vmm/kvm.cpp
     status = ::seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-                                SCMP_A1(SCMP_CMP_EQ, KVM_IRQ_LINE));
+                                scmp_arg_cmp{1, SCMP_CMP_EQ, KVM_IRQ_LINE, 0});
   }
   if (status == 0) {
     status = ::seccomp_load(filter.get());

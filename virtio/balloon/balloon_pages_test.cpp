@@ -22,9 +22,6 @@ using testing::GuestRam;
 using testing::kPage;
 using testing::RecordingNotifier;
 
-constexpr std::uint32_t kFree = BalloonGuest::kFree;
-constexpr std::uint32_t kEnd = BalloonGuest::kEnd;
-
 TEST_CASE_FIXTURE(BalloonGuest, "pages of an inflation are lost, and only these") {
   CHECK(inflate({kFree + 3}));
   check_lost({kFree + 3});
