@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What whole-system tests share: the programs under test, and a look at what each test leaves behind."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+import re
 import select
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+import uuid
 
 import pytest
 
-pytest_plugins = ["registry.fixtures", "msb", "sandboxes", "server_bed"]
+pytest_plugins = ["registry.fixtures", "msb", "sandboxes", "server_bed", "server_api", "mcp_clients"]
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 MSB_VMM = REPOSITORY / "build/release/bin/msb-vmm"
@@ -34,6 +37,17 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
 # This run's own, so that two runs at once do not see each other's files.
 TEMPORARY = tempfile.TemporaryDirectory(prefix="msb-tests-")
 os.environ["TMPDIR"] = tempfile.tempdir = TEMPORARY.name
+
+# Nor their processes: what this run starts has this variable, and passes it on.
+RUN = str(uuid.uuid4())
+os.environ["MSB_TEST_RUN"] = RUN
+
+
+def clean_environment(**variables):
+    """What programs are to inherit: these variables, what marks this run, and nothing of what its user has set for them."""
+    unwanted = re.compile("(?i)(https?|all|no)_proxy|(SSL_CERT|DOCKER|REGISTRY|MSB|XDG)_.*")
+    kept = {name: value for name, value in os.environ.items() if not unwanted.fullmatch(name)}
+    return kept | {"MSB_TEST_RUN": RUN} | variables
 
 
 class Vmm:
@@ -85,37 +99,53 @@ def ancestors(pid):
         yield pid
 
 
+def variables(pid):
+    """A process's environment: none where it has none, where it may not be read, and of what has ended."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")[:-1]
+    except OSError:
+        return []
+
+
+def is_of_this_run(pid):
+    """Whether it is marked, or below one that is, or below this process.
+
+    Machines have no environment, and that of passt may be nobody's to read. Where such a one has lost its supervisor nothing
+    says whose it was, so it is taken for this run's.
+    """
+    above = list(ancestors(pid))
+    mark = f"MSB_TEST_RUN={RUN}".encode()
+    return (os.getpid() in above or any(mark in variables(one) for one in (pid, *above))
+            or above == [1] and not variables(pid))
+
+
+def processes(is_wanted):
+    """Process ids of this run's that are wanted, by their directories in /proc."""
+    return [int(name) for name in os.listdir("/proc")
+            if name.isdigit() and is_wanted(f"/proc/{name}") and is_of_this_run(int(name))]
+
+
 def machines():
-    """Process ids of this run's msb, msb-vmm and msb-machine: below this process, or below orphans. Zombies are left out."""
-    def is_ours(pid):
+    """Process ids of this run's msb, msb-vmm and msb-machine. Zombies are left out."""
+    def is_msb(entry):
         try:
-            return os.readlink(f"/proc/{pid}/exe").startswith(str(MSB_VMM.parent) + "/msb")
+            return os.readlink(f"{entry}/exe").startswith(f"{MSB_VMM.parent}/msb")
         except OSError:
             return False
 
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        if entry.name.isdigit():
-            pid = int(entry.name)
-            above = list(ancestors(pid))
-            if is_ours(pid) and (os.getpid() in above or above and all(map(is_ours, above[:-1]))):
-                found.append(pid)
-    return found
+    return processes(is_msb)
 
 
 def networks():
     """Process ids of this run's passt, whose program only it may look at."""
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                name = (entry / "comm").read_text()
-            except OSError:
-                continue
-            above = list(ancestors(int(entry.name)))
-            if name.startswith("passt") and (os.getpid() in above or above[:1] == [1]):
-                found.append(int(entry.name))
-    return found
+    def is_passt(entry):
+        try:
+            with open(f"{entry}/comm", "rb") as name:
+                return name.read().startswith(b"passt")
+        except OSError:
+            return False
+
+    return processes(is_passt)
 
 
 def wait_until(condition, what, seconds=10):
@@ -140,9 +170,11 @@ def nothing_left_behind(vmm):
     try:
         wait_until(lambda: set(machines()) <= set(before_machines), "every msb process has ended")
         wait_until(lambda: set(networks()) <= set(before_networks), "every passt has ended")
-    finally:
+    except AssertionError:
         for pid in set(machines()) - set(before_machines):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        raise
     assert state() == before
 
 

@@ -14,6 +14,7 @@ import tempfile
 import threading
 
 import pytest
+from conftest import clean_environment
 from msb import MSB, sentence
 
 TIMEOUT = 60  # seconds
@@ -87,9 +88,8 @@ class FakeHost:
         # Short: paths of sockets have 108 bytes.
         self.runtime = pathlib.Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
         self.sandboxes = []
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MSB_", "XDG_"))}
-        self.environment = kept | {"MSB_HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.runtime),
-                                   "PATH": f"{MSB.parent}:{os.environ['PATH']}"}
+        self.environment = clean_environment(MSB_HOME=str(self.home), XDG_RUNTIME_DIR=str(self.runtime),
+                                             PATH=f"{MSB.parent}:{os.environ['PATH']}")
         self.write("web")
 
     def write(self, *names, scripts=()):

@@ -3,13 +3,12 @@
 
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
 
 import pytest
-from conftest import MSB_VMM, REPOSITORY
+from conftest import MSB_VMM, REPOSITORY, clean_environment
 
 MSB = MSB_VMM.parent / "msb"
 TIMEOUT = 60  # seconds
@@ -24,10 +23,8 @@ class Msb:
         self.settings = directory / "settings"
         self.config = directory / "docker"
         self.config.mkdir(parents=True)
-        unwanted = re.compile("(?i)(https?|all|no)_proxy|(SSL_CERT|DOCKER|REGISTRY|MSB)_.*")
-        self.environment = {name: value for name, value in os.environ.items() if not unwanted.fullmatch(name)}
-        self.environment |= {"MSB_HOME": str(self.home), "MSB_CONFIG": str(self.settings), "SSL_CERT_FILE": str(bed.authority.certificate),
-                             "DOCKER_CONFIG": str(self.config)}
+        self.environment = clean_environment(MSB_HOME=str(self.home), MSB_CONFIG=str(self.settings),
+                                             SSL_CERT_FILE=str(bed.authority.certificate), DOCKER_CONFIG=str(self.config))
 
     def start(self, *arguments, program=MSB, **options):
         options.setdefault("stdin", subprocess.DEVNULL)

@@ -9,19 +9,18 @@ import fcntl
 import hashlib
 import json
 import os
-import pathlib
-import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import urllib.parse
 import uuid
 
 import pytest
-from conftest import MSB_VMM, REPOSITORY, wait_until
-from msb import MSB, sentence
+from conftest import MSB_VMM, REPOSITORY, clean_environment, wait_until
+from msb import MSB
+from msb_user import User
 from registry.content import Image, tar_of, write_layout
+from server_clients import Http, client_of
 from vmm_on_host import marked
 
 PROGRAMS = ("msb", "msb-server", "msb-registry")
@@ -62,66 +61,26 @@ def small_store(tmp_path_factory):
     directory = tmp_path_factory.mktemp("store")
     layout = write_layout(directory / "layout", {name: Image([(tar_of({"etc/": b"", "etc/image": name.encode()}), "gzip")])
                                                  for name in set(NAMES.values())})
-    environment = os.environ | {"MSB_HOME": str(directory / "home"), "MSB_CONFIG": str(directory)}
+    environment = clean_environment(MSB_HOME=str(directory / "home"), MSB_CONFIG=str(directory))
     for name, tag in NAMES.items():
         subprocess.run([MSB, "load", "--quiet", "--input", f"{layout}:{tag}", "--name", name], env=environment, check=True,
                        capture_output=True)
     return directory / "home"
 
 
-class Host:
-    """What one user of this host has: a home, settings, a project, and what runs."""
+class Host(User):
+    """Whose sandboxes are on this host, by `programs` with the stand-in, and who starts servers."""
 
     def __init__(self, directory, programs, store):
-        self.directory = directory
-        self.programs = programs
-        self.home = directory / "home"
+        super().__init__(directory, programs)
         shutil.copytree(store, self.home)
-        self.config = directory / "config"
-        self.config.mkdir()
-        self.user = directory / "user"
-        self.user.mkdir()
-        self.project = directory / "project"
-        self.project.mkdir()
-        # Short: paths of sockets have 108 bytes.
-        self.runtime = pathlib.Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
         self.mark = str(uuid.uuid4())
-        unwanted = re.compile("(?i)(https?|all|no)_proxy|(SSL_CERT|DOCKER|REGISTRY|MSB|XDG)_.*")
-        kept = {name: value for name, value in os.environ.items() if not unwanted.fullmatch(name)}
-        self.environment = kept | {"MSB_HOME": str(self.home), "MSB_CONFIG": str(self.config), "HOME": str(self.user),
-                                   "XDG_RUNTIME_DIR": str(self.runtime), "MSB_TEST_BED": self.mark,
-                                   "PATH": f"{programs}:{os.environ['PATH']}"}
+        self.environment |= {"MSB_TEST_BED": self.mark}
         self.servers = []
 
     def settle(self, **settings):
         """Writes server.json."""
         (self.config / "server.json").write_text(json.dumps(settings))
-
-    def write(self, text, name="Sandboxfile"):
-        (self.project / name).write_text(text)
-
-    def popen(self, *arguments, **options):
-        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        return subprocess.Popen([self.programs / "msb", *map(str, arguments)], env=self.environment, cwd=self.project, **options)
-
-    def __call__(self, *arguments, stdin=b""):
-        return subprocess.run([self.programs / "msb", *map(str, arguments)], env=self.environment, cwd=self.project, input=stdin,
-                              capture_output=True, check=False, timeout=TIMEOUT)
-
-    def done(self, *arguments, **options):
-        """What a command that is to succeed printed."""
-        result = self(*arguments, **options)
-        assert result.returncode == 0, (result.stdout, result.stderr)
-        return result.stdout.decode()
-
-    def json(self, *arguments, **options):
-        return json.loads(self.done(*arguments, "--format", "json", **options))
-
-    def refused(self, *arguments, words=(), status=1, **options):
-        """The one sentence of a command that is to fail; it has all of these words."""
-        result = self(*arguments, **options)
-        assert result.returncode == status, (result.returncode, result.stdout, result.stderr)
-        return sentence(result.stderr, words)
 
     def keygen(self, *options):
         """A new key: what `msb server keygen` says of it, with its text as "key"."""
@@ -133,15 +92,6 @@ class Host:
         self.servers.append(server)
         return server
 
-    def running(self):
-        """Names of sandboxes that run."""
-        return sorted(entry["name"] for entry in self.json("ps"))
-
-    def supervisor(self, name):
-        """The process id of a sandbox's supervisor."""
-        [entry] = [entry for entry in self.json("ps") if entry["name"] == name]
-        return entry["status"]["pid"]
-
     def processes(self):
         """Process ids of everything that was started here."""
         return marked(f"MSB_TEST_BED={self.mark}")
@@ -151,17 +101,12 @@ class Host:
         return sorted(f"{path.parent.parent.name}/{path.parent.name}"
                       for path in (self.home / "server/sandboxes").glob("*/*/served.json"))
 
-    def runtime_files(self):
-        return sorted(str(path.relative_to(self.runtime)) for path in self.runtime.rglob("*") if path.name != ".lock" and
-                      path != self.runtime / "microsandbox")
-
     def close(self):
         """Ends all there is, by the ways that there are for it, and sees that nothing was left."""
         try:
             for server in self.servers:
                 server.stop()
-            for entry in json.loads(self("ps", "--format", "json").stdout or "[]"):
-                self("kill", entry["id"])
+            self.kill_sandboxes()
             wait_until(lambda: not self.processes(), "every process has ended")
             self.done("ps")  # which clears away what was left by those that were killed
             assert self.runtime_files() == []
@@ -180,7 +125,7 @@ class Server:
         self.key = key
         self.log_path = host.directory / f"server-{len(host.servers)}.log"
         with open(self.log_path, "wb") as log:
-            self.process = host.popen("server", "start", "--port", port, *options, stdout=log, stderr=log)
+            self.process = host.start("server", "start", "--port", port, *options, stdout=log, stderr=log)
         wait_until(self._is_up, "the server listens", seconds=60)  # slow it is in the emulated host
 
     def _is_up(self):
@@ -287,3 +232,16 @@ def shared_host(tmp_path_factory, programs, small_store):
 def server(shared_host):
     """One for a module, with the settings of who has no file; its tests take names of sandboxes that are their own."""
     return shared_host.serve()
+
+
+@pytest.fixture(scope="module")
+def http(server):
+    return Http(server.port, server.key)
+
+
+@pytest.fixture(scope="module")
+def python(server):
+    """The sandbox "python", which runs, as a client of the 0.2 line has it."""
+    client = client_of(server, "python")
+    client.start()
+    return client

@@ -10,6 +10,9 @@ import json
 import socket
 import uuid
 
+# Reasons of errors: `data.code` in the 0.2 line, `number` in /v1 (docs/server.md).
+NO_KEY, BAD_KEY, EXPIRED, INVALID, FORBIDDEN, NO_ROOM, NOT_FOUND, FAILED = 1001, 1004, 1005, 2001, 3001, 3002, 4001, 5001
+
 
 class Answer:
     def __init__(self, response, body):
@@ -257,3 +260,17 @@ class ClientLater(Client026):
     def stop(self):
         request = {"jsonrpc": "2.0", "method": "sandbox.stop", "params": self._params({}), "id": str(uuid.uuid4())}
         return self._post("/api/v1/sandbox/stop", request)["result"]
+
+
+def client_of(server, name, **options):
+    return Client026(server.url, name, "python", server.key, **options)
+
+
+def http_of(server):
+    return Http(server.port, server.key)
+
+
+def refusal(answer):
+    """The status of HTTP, the reason and the sentence of an error."""
+    error = answer.json["error"]
+    return answer.status, error["data"]["code"] if "data" in error else error["number"], error["message"]

@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -IS
 # SPDX-License-Identifier: Apache-2.0
 """Stands in for `msb-vmm run` where a test is about who starts sandboxes: no machine, but the real agent on this host.
 
@@ -96,8 +96,12 @@ class Port:
 def pump(source, sink, when_over):
     try:
         while data := source.recv(1 << 16):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
+            try:
+                sink.sendall(data)
+            except OSError:  # it reads no more, and may have said something before, which the other way tells
+                break
+        else:
+            sink.shutdown(socket.SHUT_WR)
     except OSError:  # one of them was closed: the other way ends, too
         for end in (source, sink):
             with contextlib.suppress(OSError):

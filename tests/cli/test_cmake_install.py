@@ -10,7 +10,7 @@ def test_it_runs_from_where_it_was_installed(sandboxes):
     prefix = sandboxes.directory / "usr"
     subprocess.run(["cmake", "--install", REPOSITORY / "build/release", "--prefix", prefix], check=True, capture_output=True, timeout=120)
     installed = sorted(str(path.relative_to(prefix)) for path in prefix.rglob("*") if not path.is_dir() and "/doc/" not in str(path))
-    assert installed == ["bin/msb", "bin/msb-machine", "bin/msb-registry", "bin/msb-vmm", "bin/msi", "bin/msx",
+    assert installed == ["bin/msb", "bin/msb-machine", "bin/msb-registry", "bin/msb-server", "bin/msb-vmm", "bin/msi", "bin/msx",
                          "share/bash-completion/completions/msb", "share/fish/vendor_completions.d/msb.fish",
                          "share/microsandbox/initramfs.cpio", "share/microsandbox/vmlinux", "share/zsh/site-functions/_msb"]
     home = sandboxes.directory / "fresh"

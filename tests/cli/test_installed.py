@@ -3,7 +3,6 @@
 
 import subprocess
 
-from msb import MSB
 from sandboxes import Sandboxes
 
 
@@ -14,7 +13,7 @@ def typed(sandboxes: Sandboxes, *command, stdin=b""):
 
 def test_each_alias_keeps_its_own_state(sandboxes):
     sandboxes.done("install", "base", "one", "--env", "WHO=first", "--", "sh")
-    sandboxes.done("base", "two", "--env", "WHO=second", "--", "sh", program=MSB.parent / "msi")
+    sandboxes.done("base", "two", "--env", "WHO=second", "--", "sh", program="msi")
     assert [entry["alias"] for entry in sandboxes.json("install", "--list")] == ["one", "two"]
     first = typed(sandboxes, "one", "-c", "echo $WHO > /mark; cat /mark")
     assert first.stdout == b"first\n", first.stderr

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stand-in for msb-vmm, by which tests of the server have sandboxes on this host: what `msb` makes of it."""
 
+import socket
 import subprocess
 
 import pytest
 from conftest import wait_until
 from server_bed import needs_root
+from vmm_on_host import pipe_both
 
 pytestmark = needs_root
 
@@ -35,7 +37,7 @@ def test_what_a_guest_leaves_behind_ends_with_it(server_host):
 def test_it_holds_still_while_it_is_paused(server_host):
     server_host.done("exe", "-d", "--name", "web", "base", "--", "sleep", "1000")
     server_host.done("pause", "web")
-    with server_host.popen("exec", "web", "--", "echo", "hi") as process:
+    with server_host.start("exec", "web", "--", "echo", "hi") as process:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=0.5)
         server_host.done("resume", "web")
@@ -46,3 +48,14 @@ def test_it_holds_still_while_it_is_paused(server_host):
 def test_it_fails_when_its_name_asks_for_that(server_host, name, words):
     result = server_host("exe", "-d", "--name", name, "base")
     assert result.returncode != 0 and words in result.stderr.decode(), result
+
+
+def test_what_the_agent_said_last_arrives_though_it_reads_no_more():
+    for _ in range(50):
+        (client, ours), (inner, agent) = socket.socketpair(), socket.socketpair()
+        with client:
+            client.sendall(b"the end of the input")
+            agent.sendall(b"exited")
+            agent.close()
+            pipe_both(ours, inner)
+            assert client.recv(100, socket.MSG_WAITALL) == b"exited"

@@ -12,11 +12,9 @@ import time
 import pytest
 from conftest import wait_until
 from server_bed import needs_root
-from server_clients import Client026, Http, Raw
+from server_clients import BAD_KEY, EXPIRED, FORBIDDEN, NO_ROOM, Client026, Http, Raw, refusal
 
 pytestmark = needs_root
-
-BAD_KEY, EXPIRED, FORBIDDEN, FULL = 1004, 1005, 3001, 3002
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +29,6 @@ def all_may(server):
 
 def status_of(server, key):
     return Http(server.port, key).rpc("sandbox.metrics.get").status
-
-
-def refusal(answer):
-    error = answer.json["error"]
-    return answer.status, error["data"]["code"] if "data" in error else error["number"], error["message"]
 
 
 # Making them.
@@ -102,7 +95,7 @@ def test_units_of_expiry_are_those_of_the_0_2_line(server_host, unit, seconds):
 
 
 def test_many_that_make_keys_at_a_time_lose_none(server_host):
-    processes = [server_host.popen("server", "keygen") for _ in range(16)]
+    processes = [server_host.start("server", "keygen") for _ in range(16)]
     made = {process.communicate(timeout=30)[0].decode().strip() for process in processes}
     assert {entry["id"] for entry in server_host.json("server", "keys")} == {key.split("_")[1]
                                                                              for key in made} and len(made) == 16
@@ -281,7 +274,7 @@ def test_a_key_s_number_of_sandboxes_is_bounded(server, new_key):
     few.result("sandbox.start", sandbox="one", config={"image": "base"})
     answer = few.rpc("sandbox.start", {"sandbox": "two", "config": {"image": "base"}})
     status, code, said = refusal(answer)
-    assert (status, code) == (429, FULL) and "key" in said and int(answer.headers["Retry-After"]) > 0
+    assert (status, code) == (429, NO_ROOM) and "key" in said and int(answer.headers["Retry-After"]) > 0
     assert few.result("sandbox.start", sandbox="one")
     few.result("sandbox.stop", sandbox="one")
     few.result("sandbox.start", sandbox="two", config={"image": "base"})
@@ -295,7 +288,7 @@ def test_a_key_s_memory_is_bounded_in_all(server, new_key):
     assert (status, code) == (403, FORBIDDEN) and "memory" in said and "key" in said
     small.result("sandbox.start", sandbox="one", config={"image": "base", "memory": 700})
     status, code, said = refusal(small.rpc("sandbox.start", {"sandbox": "two", "config": {"image": "base", "memory": 700}}))
-    assert (status, code) == (429, FULL) and "700" in said
+    assert (status, code) == (429, NO_ROOM) and "700" in said
     small.result("sandbox.start", sandbox="three", config={"image": "base", "memory": 300})
     for name in ("one", "three"):
         small.result("sandbox.stop", sandbox=name)
@@ -334,3 +327,12 @@ def test_what_starts_it_is_not_told_to_its_neighbours(server_host):
         shown = subprocess.run(["cat", f"/proc/{pid}/cmdline", f"/proc/{pid}/environ"], capture_output=True, check=False).stdout
         assert server.key.encode() not in shown
     assert server.key not in json.dumps(server.log())
+
+
+def test_the_table_shows_names_as_they_were_written_but_for_what_moves_a_terminal(server_host):
+    server_host.keygen("--name", "clé de 工具")
+    for name in ("turned\u202e", "moved\u009b2J"):
+        server_host.keygen("--name", name)
+    told = server_host.done("server", "keys")
+    assert "clé de 工具" in told and "turned\\xe2\\x80\\xae" in told and "moved\\xc2\\x9b2J" in told
+    assert "\u202e" not in told and "\u009b" not in told

@@ -17,7 +17,7 @@ PATIENCE = 100  # seconds, in the emulated host
 class GuestHost(Sandboxes):
     """With images that boot, and what Host has for servers."""
 
-    popen, keygen, serve = Sandboxes.start, Host.keygen, Host.serve
+    keygen, serve = Host.keygen, Host.serve
 
     def __init__(self, directory):
         super().__init__(directory)
@@ -118,9 +118,7 @@ def test_the_official_mcp_client_runs_code(server, client, node):
 
 def test_the_javascript_client_of_0_2_is_served(server, host, tmp_path):
     """In an image of its own, from an alias of the operator's."""
-    settings = host.user / ".config/microsandbox"
-    settings.mkdir(parents=True)
-    (settings / "images.json").write_text('{"aliases": {"microsandbox/node": "node"}}')
+    (host.config / "images.json").write_text('{"aliases": {"microsandbox/node": "node"}}')
     result = subprocess.run(["node", REPOSITORY / "tests/node/client_0_2.mjs", "later", server.url, server.key, "js", "node"],
                             capture_output=True, check=False, timeout=PATIENCE, env=os.environ)
     assert result.returncode == 0, result.stderr.decode()
