@@ -23,6 +23,7 @@
 #include "server/keys.hpp"
 #include "server/presence.hpp"
 #include "server/record.hpp"
+#include "server/utf8.hpp"
 
 namespace msb::cli {
 
@@ -83,6 +84,11 @@ Json describe(const server::Key& key) {
   limit("max_memory_mib", key.scope.max_memory_mib);
   limit("max_lifetime_s", key.scope.max_lifetime_s);
   return document;
+}
+
+// As it is where a terminal can show it so, else with escapes, of which the name has none itself.
+std::string shown_name(const std::string& name) {
+  return server::is_plain_text(name) && !name.contains('\\') ? name : oci::printable(name);
 }
 
 struct ServedName {
@@ -319,7 +325,7 @@ Result<void> list_keys(Format format) {
   std::vector<std::vector<std::string>> rows = {
       {"ID", "NAME", "NAMESPACE", "MAY", "SANDBOXES", "MEMORY", "LIFETIME", "CREATED", "EXPIRES"}};
   for (const server::Key& key : *all) {
-    rows.push_back({key.id, key.name.empty() ? "-" : oci::printable(key.name), key.scope.space,
+    rows.push_back({key.id, key.name.empty() ? "-" : shown_name(key.name), key.scope.space,
                     key.scope.read_only ? "look" : "all", limit(key.scope.max_sandboxes, ""),
                     limit(key.scope.max_memory_mib, " MiB"), limit(key.scope.max_lifetime_s, " s"),
                     time_text(key.created_ms),

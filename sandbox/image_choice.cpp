@@ -85,6 +85,13 @@ Result<ImageChoice> choose_from_store(oci::Store& store, const oci::Settings& se
   return choice;
 }
 
+std::unexpected<Error> other_image(const std::string& what, const std::string& name,
+                                   std::string_view afresh) {
+  const std::string way =
+      afresh.empty() ? fmt::format("start afresh with `msb clean {}`", name) : std::string(afresh);
+  return std::unexpected(Error{fmt::format("{}, or {}", what, way), kOtherImage});
+}
+
 }  // namespace
 
 bool is_local_image(std::string_view image) {
@@ -104,7 +111,7 @@ std::string short_name(std::string_view image) {
 
 Result<ImageChoice> choose_image(oci::Store& store, const oci::Settings& settings,
                                  const std::string& image, const std::string& directory,
-                                 const StateDirectory* state) {
+                                 const StateDirectory* state, std::string_view afresh) {
   std::optional<PinnedImage> pinned;
   if (state != nullptr) {
     auto found = state->image();
@@ -115,21 +122,22 @@ Result<ImageChoice> choose_image(oci::Store& store, const oci::Settings& setting
   }
   const std::string name = fs::path(state != nullptr ? state->path() : "").filename();
   if (pinned && pinned->reference != image) {
-    return fail(
-        "what '{}' has written lies on the image '{}', and cannot go on with '{}': go back to that "
-        "image, or start afresh with `msb clean {}`",
-        name, oci::printable(pinned->reference), oci::printable(image), name);
+    return other_image(
+        fmt::format("what '{}' has written lies on the image '{}', and cannot go on with '{}': go "
+                    "back to that image",
+                    name, oci::printable(pinned->reference), oci::printable(image)),
+        name, afresh);
   }
   if (!is_local_image(image)) {
     return choose_from_store(store, settings, image, pinned);
   }
   auto choice = choose_local(image, directory);
   if (choice && pinned && pinned->digest != choice->pin.digest) {
-    return fail(
-        "the image '{}' has changed since '{}' was made of it, and what that has written does not "
-        "fit "
-        "it any more: start afresh with `msb clean {}`",
-        oci::printable(image), name, name);
+    return other_image(
+        fmt::format("the image '{}' has changed since '{}' was made of it, and what that has "
+                    "written does not fit it any more: go back to the one of that time",
+                    oci::printable(image), name),
+        name, afresh);
   }
   return choice;
 }

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/result.hpp"
 #include "oci/settings.hpp"
@@ -27,10 +28,14 @@ bool is_local_image(std::string_view image);
 // What people call it: "python" for docker.io/library/python:3.12, and the tag of a layout.
 std::string short_name(std::string_view image);
 
-// `directory`: what local images are relative to. `state`: null for a temporary sandbox. Fails when
-// the state belongs to another image.
+// The errno of the error when what a sandbox has written belongs to another image.
+inline constexpr int kOtherImage = 116;  // ESTALE
+
+// `directory`: what local images are relative to. `state`: null for a temporary sandbox. `afresh`:
+// how one starts without what it has written, for the sentence of that error; empty: by
+// `msb clean`.
 Result<ImageChoice> choose_image(oci::Store& store, const oci::Settings& settings,
                                  const std::string& image, const std::string& directory,
-                                 const StateDirectory* state);
+                                 const StateDirectory* state, std::string_view afresh = "");
 
 }  // namespace msb::sandbox

@@ -10,6 +10,7 @@
 #include "server/exchange.hpp"
 #include "server/keys.hpp"
 #include "server/problem.hpp"
+#include "server/request_log.hpp"
 #include "server/sandboxes.hpp"
 #include "server/settings.hpp"
 
@@ -18,8 +19,9 @@ namespace msb::server {
 struct App {
   asio::io_context& io;
   Sandboxes& sandboxes;
-  bool draining = false;  // nothing new is begun any more
-  Signal drain;           // notified when that becomes so: streams end
+  bool draining = false;      // nothing new is begun any more
+  Signal drain;               // notified when that becomes so: streams end
+  RequestLog* log = nullptr;  // null: nothing is logged
 };
 
 // The interfaces, each with the requests to its paths. They answer, also errors; what they throw is

@@ -17,15 +17,32 @@ constexpr std::size_t kMaxWaiting = 16;  // for one session
 constexpr std::size_t kMaxSessions = 64;
 constexpr std::chrono::seconds kIdle{10};
 
+std::unexpected<Problem> session_closed() {
+  return refuse(Reason::kConflict, "the session was closed");
+}
+
 }  // namespace
 
 struct CodeSessions::Session {
+  // The start of its interpreter, which comes to one end.
+  struct Opening {
+    std::optional<Outcome<void>> outcome;
+    Signal come;
+    void end(Outcome<void> how) {
+      if (!outcome) {
+        outcome.emplace(std::move(how));
+        come.notify();
+      }
+    }
+  };
+
   explicit Session(Place of) : place(std::move(of)) {}
 
   Place place;
   Gate gate;
   std::size_t waiting = 0;
   std::unique_ptr<Interpreter> interpreter;
+  std::weak_ptr<Opening> opening;
   std::weak_ptr<CodeRun::State> running;
   std::uint64_t uses = 0;  // so that an idle one is told from one that was used again
 };
@@ -116,14 +133,12 @@ Async<Outcome<void>> CodeSessions::open(std::shared_ptr<Session> session) {
   if (session->interpreter && session->interpreter->state() == State::kIdle) {
     co_return Outcome<void>();
   }
-  struct Ready {
-    std::optional<Result<std::string>> version;
-    Signal come;
-  };
-  const auto ready = std::make_shared<Ready>();
-  const auto on_ready = [ready](Result<std::string> version) {
-    ready->version.emplace(std::move(version));
-    ready->come.notify();
+  const auto opening = std::make_shared<Session::Opening>();
+  session->opening = opening;
+  const auto on_ready = [opening, language = session->place.first](Result<std::string> version) {
+    opening->end(version ? Outcome<void>()
+                         : refuse(Reason::kFailed, "{} cannot run code in this sandbox: {}",
+                                  protocol::name_of(language), version.error().message));
   };
   if (session->interpreter && session->interpreter->state() == State::kStuck) {
     if (auto restarted = session->interpreter->restart(on_ready); !restarted) {
@@ -142,15 +157,15 @@ Async<Outcome<void>> CodeSessions::open(std::shared_ptr<Session> session) {
     session->interpreter = std::move(*made);
   }
   // It gives up by itself (SessionSpec::start_timeout).
-  while (!ready->version) {
-    co_await ready->come.wait();
+  while (!opening->outcome) {
+    co_await opening->come.wait();
   }
-  if (!*ready->version) {
+  if (!*opening->outcome) {
     session->interpreter.reset();
-    co_return refuse(Reason::kFailed, "{} cannot run code in this sandbox: {}",
-                     protocol::name_of(session->place.first), ready->version->error().message);
+  } else if (!session->interpreter) {
+    co_return session_closed();
   }
-  co_return Outcome<void>();
+  co_return *opening->outcome;
 }
 
 // Takes up the session that there is, or begins one.
@@ -297,8 +312,11 @@ Async<Outcome<void>> CodeSessions::close(protocol::Language language, const std:
   const std::uint32_t process = found->process;
   if (const auto place = sessions_.find({language, name}); place != sessions_.end()) {
     place->second->interpreter.reset();
+    if (const auto opening = place->second->opening.lock()) {
+      opening->end(session_closed());
+    }
     if (const auto running = place->second->running.lock(); running && !running->over) {
-      running->end(Problem{Reason::kConflict, "the session was closed", std::nullopt});
+      running->end(session_closed().error());
     }
   }
   // Named, for g++ 12 destroys what a function object in a co_await expression has captured twice.

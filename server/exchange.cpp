@@ -10,7 +10,8 @@ namespace msb::server {
 namespace {
 
 constexpr std::size_t kMaxDepth = 64;
-constexpr std::size_t kMaxMembers = 4096;  // of all objects together
+constexpr std::size_t kMaxMembers = 4096;     // of all objects together
+constexpr std::size_t kMaxValues = 1U << 18;  // each takes many times the bytes that it has as text
 
 std::optional<unsigned> hexadecimal(char c) {
   if (c >= '0' && c <= '9') {
@@ -28,6 +29,7 @@ std::optional<unsigned> hexadecimal(char c) {
 std::optional<std::string> judge_shape(std::string_view text) {
   std::size_t depth = 0;
   std::size_t members = 0;
+  std::size_t commas = 0;
   bool quoted = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -44,6 +46,8 @@ std::optional<std::string> judge_shape(std::string_view text) {
       --depth;
     } else if (c == ':' && ++members > kMaxMembers) {
       return fmt::format("the JSON has more than {} members", kMaxMembers);
+    } else if (c == ',' && ++commas >= kMaxValues) {
+      return fmt::format("the JSON has more than {} values", kMaxValues);
     }
   }
   return std::nullopt;

@@ -49,6 +49,12 @@ TEST_CASE("JSON is parsed when it is bounded") {
     wide += fmt::format("\"{}\":0,", i);
   }
   CHECK_FALSE(parse_json(wide + "\"x\":0}"));
+  std::string values = "[0";
+  for (int i = 1; i < 1 << 18; ++i) {
+    values += ",0";
+  }
+  CHECK(parse_json(values + "]"));
+  CHECK_FALSE(parse_json(values + ",0]"));
   CHECK(parse_body("")->is_object());
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // libFuzzer target: a message of the Model Context Protocol. Whatever it is, it becomes one that is
-// held against every tool and prompt, or an error in one line; and lines come out of the input as
-// they went in. Seeds: tests/corpus/mcp.
+// held against every tool and prompt, and is of one era or refused in one line, or an error in one
+// line; and lines come out of the input as they went in. Seeds: tests/corpus/mcp.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -11,7 +11,9 @@
 #include <string_view>
 #include <utility>
 
+#include "oci/base64.hpp"
 #include "server/mcp.hpp"
+#include "server/mcp_era.hpp"
 #include "server/mcp_http.hpp"
 #include "server/mcp_prompts.hpp"
 #include "server/mcp_stdio.hpp"
@@ -49,6 +51,32 @@ void check_arguments(const Json& arguments) {
       require(taken.contains(name.get<std::string>()), "what a tool needs is there");
     }
   }
+}
+
+// `text`: of the message, of which fields are made that may say anything.
+void check_era(const McpMessage& message, std::string_view text) {
+  const std::size_t piece = text.size() / 3;
+  const McpFields any{text.substr(0, piece), text.substr(piece, piece), text.substr(2 * piece)};
+  const auto alone = judge_era(message, nullptr);
+  const auto contradicted = judge_era(message, &any);
+  for (const auto* judged : {&alone, &contradicted}) {
+    if (!*judged) {
+      require(message.kind == McpMessage::Kind::kRequest || judged == &contradicted,
+              "what has no answer is not refused");
+      check_response(message.id, std::unexpected(judged->error()));
+    }
+  }
+  if (alone != McpEra::kModern || message.kind != McpMessage::Kind::kRequest) {
+    return;
+  }
+  std::string name;
+  if (const auto found = message.params.find("name");
+      found != message.params.end() && found->is_string()) {
+    name = "=?base64?" + oci::encode_base64(found->get_ref<const std::string&>()) + "?=";
+  }
+  const McpFields right{kModernRevision, message.method, name};
+  require(judge_era(message, &right) == McpEra::kModern, "fields that say the same change nothing");
+  check_response(message.id, modern_result(message.method, Json::object()));
 }
 
 void check_message(const McpMessage& message) {
@@ -99,6 +127,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)read_accept(text);
   const auto message = read_message(text);
   if (message) {
+    check_era(*message, text);
     check_message(*message);
     return 0;
   }

@@ -2,6 +2,7 @@
 #include "server/guest.hpp"
 
 #include <cerrno>
+#include <string_view>
 #include <utility>
 
 #include "protocol/tunnel.hpp"
@@ -14,8 +15,21 @@ constexpr std::chrono::seconds kConnectPatience{20};
 
 }  // namespace
 
+std::vector<std::string> with_variables(std::vector<std::string> environment,
+                                        std::vector<std::string> changes) {
+  const auto name_of = [](std::string_view variable) {
+    return variable.substr(0, variable.find('='));
+  };
+  for (std::string& variable : changes) {
+    std::erase_if(environment,
+                  [&](const std::string& one) { return name_of(one) == name_of(variable); });
+    environment.push_back(std::move(variable));
+  }
+  return environment;
+}
+
 // What is said at once when a process is lost: the last event of a GuestProcess.
-Problem Guest::problem_of(const protocol::Failure& failure) {
+Problem problem_of(const protocol::Failure& failure) {
   if (failure.stage == 0) {
     return {Reason::kFailed,
             "the sandbox ended, or its agent did, before it was done: " + failure.error.message,
@@ -32,7 +46,7 @@ Problem Guest::problem_of(const protocol::Failure& failure) {
     case EACCES:
     case EPERM:
     case EROFS:
-      return {Reason::kForbidden, failure.error.message, std::nullopt};
+      return {Reason::kDenied, failure.error.message, std::nullopt};
     case EINVAL:
     case ENOTDIR:
     case EISDIR:
@@ -49,7 +63,7 @@ Problem Guest::problem_of(const protocol::Failure& failure) {
   }
 }
 
-Problem Guest::unreachable(const Error& error) {
+Problem unreachable(const Error& error) {
   if (error.code == EAGAIN) {
     return {Reason::kFull, error.message, 1};
   }
@@ -59,13 +73,7 @@ Problem Guest::unreachable(const Error& error) {
 protocol::Process::Events GuestProcess::events() {
   return {
       .started = [this](const msb_started& started) { add(Started{started.process, started.pid}); },
-      .attached =
-          [this](const msb_attached& attached) {
-            for (std::size_t i = 0; i < MSB_STREAMS; ++i) {
-              offsets_[i] = attached.offsets[i];
-            }
-            add(Started{});
-          },
+      .attached = {},
       .output =
           [this](msb_stream stream, std::span<const std::byte> bytes) {
             offsets_[stream] += bytes.size();
@@ -73,19 +81,18 @@ protocol::Process::Events GuestProcess::events() {
             add(Output{stream, {bytes.begin(), bytes.end()}, offsets_[stream]});
             return held_ < kHeld;
           },
-      .sent = [this] { sent_.notify(); },
+      .sent = {},
       .exited = [this](const protocol::Exited& exited) { add(exited); },
       .detached =
           [this] {
             add(Problem{Reason::kConflict, "another client attached to the process", std::nullopt});
           },
-      .failed = [this](const protocol::Failure& failure) { add(Guest::problem_of(failure)); }};
+      .failed = [this](const protocol::Failure& failure) { add(problem_of(failure)); }};
 }
 
 void GuestProcess::add(Event event) {
   events_.push_back(std::move(event));
   come_.notify();
-  sent_.notify();
 }
 
 Outcome<std::unique_ptr<GuestProcess>> GuestProcess::start(AsyncIo& io,
@@ -93,7 +100,7 @@ Outcome<std::unique_ptr<GuestProcess>> GuestProcess::start(AsyncIo& io,
                                                            const protocol::ProcessSpec& spec) {
   auto socket = opener();
   if (!socket) {
-    return std::unexpected(Guest::unreachable(socket.error()));
+    return std::unexpected(unreachable(socket.error()));
   }
   std::unique_ptr<GuestProcess> made(new GuestProcess());
   auto process = protocol::Process::start(io, std::move(*socket), spec, made->events());
@@ -104,24 +111,9 @@ Outcome<std::unique_ptr<GuestProcess>> GuestProcess::start(AsyncIo& io,
   return made;
 }
 
-Outcome<std::unique_ptr<GuestProcess>> GuestProcess::attach(AsyncIo& io,
-                                                            const protocol::Opener& opener,
-                                                            const protocol::AttachSpec& spec) {
-  auto socket = opener();
-  if (!socket) {
-    return std::unexpected(Guest::unreachable(socket.error()));
-  }
-  std::unique_ptr<GuestProcess> made(new GuestProcess());
-  made->process_.emplace(protocol::Process::attach(io, std::move(*socket), spec, made->events()));
-  return made;
-}
-
-Async<std::optional<GuestProcess::Event>> GuestProcess::next(Signal::Clock::time_point deadline) {
+Async<GuestProcess::Event> GuestProcess::next() {
   while (events_.empty()) {
-    const bool come = co_await come_.wait(deadline);
-    if (!come) {
-      co_return std::nullopt;
-    }
+    co_await come_.wait();
   }
   Event event = std::move(events_.front());
   events_.pop_front();
@@ -143,26 +135,8 @@ void GuestProcess::end_input() {
   process_->end_input();
 }
 
-bool GuestProcess::input_open() const {
-  return process_->input_open();
-}
-
-Async<> GuestProcess::input_taken() {
-  while (process_->unsent() > 0 &&
-         (events_.empty() || std::holds_alternative<Output>(events_.back()) ||
-          std::holds_alternative<Started>(events_.back()))) {
-    co_await sent_.wait();
-  }
-}
-
 Outcome<std::unique_ptr<GuestProcess>> Guest::start(protocol::ProcessSpec spec) const {
-  std::vector<std::string> environment = around_.environment;
-  for (std::string& variable : spec.environment) {
-    const auto name = variable.substr(0, variable.find('=') + 1);
-    std::erase_if(environment, [&](const std::string& one) { return one.starts_with(name); });
-    environment.push_back(std::move(variable));
-  }
-  spec.environment = std::move(environment);
+  spec.environment = with_variables(around_.environment, std::move(spec.environment));
   if (spec.directory.empty()) {
     spec.directory = around_.directory.empty() ? "/" : around_.directory;
   }
@@ -189,28 +163,9 @@ Async<Outcome<Fd>> Guest::connect(std::uint16_t port) const {
   if (!socket) {
     co_return std::unexpected(unreachable(socket.error()));
   }
-  struct State {
-    std::optional<protocol::Tunnel> tunnel;
-    std::optional<protocol::Answer<Fd>> answer;
-    Signal come;
-  };
-  const auto state = std::make_unique<State>();
-  state->tunnel.emplace(io_, std::move(*socket), std::move(*request),
-                        [where = state.get()](protocol::Answer<Fd> answer) {
-                          where->answer.emplace(std::move(answer));
-                          where->come.notify();
-                        });
-  const auto deadline = Signal::Clock::now() + kConnectPatience;
-  while (!state->answer) {
-    const bool come = co_await state->come.wait(deadline);
-    if (!come) {
-      co_return refuse(Reason::kTimeout, "the sandbox's agent does not answer");
-    }
-  }
-  if (!*state->answer) {
-    co_return std::unexpected(problem_of(state->answer->error()));
-  }
-  co_return std::move(**state->answer);
+  AgentAnswer<Fd> answer;
+  const protocol::Tunnel tunnel(io_, std::move(*socket), std::move(*request), answer.done());
+  co_return co_await answer.take(Signal::Clock::now() + kConnectPatience);
 }
 
 }  // namespace msb::server

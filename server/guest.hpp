@@ -13,6 +13,8 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -34,6 +36,46 @@ struct Surroundings {
   std::string user;
 };
 
+// `environment` with `changes`, both as NAME=VALUE: of each name one. Pure.
+std::vector<std::string> with_variables(std::vector<std::string> environment,
+                                        std::vector<std::string> changes);
+
+// What an answer of the agent's is to a client, and a connection to it that cannot be made.
+Problem problem_of(const protocol::Failure& failure);
+Problem unreachable(const Error& error);
+
+// The answer to what the agent was asked. It has to outlive whatever calls done(), which ends with
+// the connection.
+template <typename T>
+struct AgentAnswer {
+  std::optional<protocol::Answer<T>> value;
+  Signal changed;  // also by others, of what they wait for beside it
+
+  std::function<void(protocol::Answer<T>)> done() {
+    return [this](protocol::Answer<T> given) {
+      value.emplace(std::move(given));
+      changed.notify();
+    };
+  }
+  // To be called once. Fails when there is none by `deadline`.
+  Async<Outcome<T>> take(Signal::Clock::time_point deadline = Signal::Clock::time_point::max()) {
+    while (!value) {
+      const bool come = co_await changed.wait(deadline);
+      if (!come && !value) {
+        co_return refuse(Reason::kTimeout, "the sandbox's agent does not answer");
+      }
+    }
+    if (!*value) {
+      co_return std::unexpected(problem_of(value->error()));
+    }
+    if constexpr (std::is_void_v<T>) {
+      co_return Outcome<T>();
+    } else {
+      co_return std::move(**value);
+    }
+  }
+};
+
 // A process of the guest's that is watched.
 class GuestProcess {
  public:
@@ -51,20 +93,13 @@ class GuestProcess {
 
   static Outcome<std::unique_ptr<GuestProcess>> start(AsyncIo& io, const protocol::Opener& opener,
                                                       const protocol::ProcessSpec& spec);
-  static Outcome<std::unique_ptr<GuestProcess>> attach(AsyncIo& io, const protocol::Opener& opener,
-                                                       const protocol::AttachSpec& spec);
   GuestProcess(const GuestProcess&) = delete;
   GuestProcess& operator=(const GuestProcess&) = delete;
 
-  // The next event. While nobody asks, at most kHeld bytes are read, and then the process waits;
-  // nothing when `deadline` is over first.
-  Async<std::optional<Event>> next(
-      Signal::Clock::time_point deadline = Signal::Clock::time_point::max());
+  // The next event. While nobody asks, at most kHeld bytes are read, and then the process waits.
+  Async<Event> next();
   void send_input(std::span<const std::byte> bytes);
   void end_input();
-  [[nodiscard]] bool input_open() const;
-  // Until what was given is on its way, so that a client is not read faster than the guest reads.
-  Async<> input_taken();
 
  private:
   static constexpr std::size_t kHeld = std::size_t{1} << 18;
@@ -78,7 +113,6 @@ class GuestProcess {
   std::size_t held_ = 0;  // bytes of output in events_
   std::uint64_t offsets_[MSB_STREAMS] = {};
   Signal come_;
-  Signal sent_;
 };
 
 class Guest {
@@ -99,37 +133,14 @@ class Guest {
   template <typename T>
   Async<Outcome<T>> ask(std::function<void(protocol::Requests&, protocol::Requests::Done<T>)> ask,
                         std::chrono::seconds patience = std::chrono::seconds(20)) const {
-    struct State {
-      std::optional<protocol::Requests> requests;
-      std::optional<protocol::Answer<T>> answer;
-      Signal come;
-    };
     auto socket = opener_();
     if (!socket) {
       co_return std::unexpected(unreachable(socket.error()));
     }
-    // Callbacks end with the requests, so they may have a plain pointer.
-    const auto state = std::make_unique<State>();
-    state->requests.emplace(io_, std::move(*socket));
-    ask(*state->requests, [where = state.get()](protocol::Answer<T> answer) {
-      where->answer.emplace(std::move(answer));
-      where->come.notify();
-    });
-    const auto deadline = Signal::Clock::now() + patience;
-    while (!state->answer) {
-      const bool come = co_await state->come.wait(deadline);
-      if (!come) {
-        co_return refuse(Reason::kTimeout, "the sandbox's agent does not answer");
-      }
-    }
-    if (!*state->answer) {
-      co_return std::unexpected(problem_of(state->answer->error()));
-    }
-    if constexpr (std::is_void_v<T>) {
-      co_return Outcome<T>();
-    } else {
-      co_return std::move(**state->answer);
-    }
+    AgentAnswer<T> answer;
+    protocol::Requests requests(io_, std::move(*socket));
+    ask(requests, answer.done());
+    co_return co_await answer.take(Signal::Clock::now() + patience);
   }
 
   // A file service of its own, for one transfer.
@@ -137,10 +148,6 @@ class Guest {
 
   // Connects to a TCP port in the guest: a stream socket, in blocking mode.
   Async<Outcome<Fd>> connect(std::uint16_t port) const;
-
-  // What an answer of the agent's is to a client.
-  static Problem problem_of(const protocol::Failure& failure);
-  static Problem unreachable(const Error& error);
 
  private:
   AsyncIo& io_;

@@ -8,8 +8,10 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
+#include <boost/beast/http/buffer_body.hpp>
 #include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/read.hpp>
+#include <boost/beast/http/rfc7230.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <boost/beast/http/write.hpp>
 #include <memory>
@@ -28,6 +30,8 @@ using boost::system::error_code;
 constexpr std::size_t kPiece = 64 * 1024;
 // Without a byte either way.
 constexpr std::chrono::minutes kIdle{10};
+// Of an answer: cookies make it long.
+constexpr std::uint32_t kMaxHead = 64 * 1024;
 
 // Host names have no case: names of sandboxes do.
 bool same_name(std::string_view one, std::string_view other) {
@@ -53,6 +57,7 @@ Served find_app(App& app, const AppHost& target) {
 
 Async<> refuse_app(beast::tcp_stream& stream, unsigned status, std::string text) {
   http::response<http::string_body> response{static_cast<http::status>(status), 11};
+  response.set(http::field::date, http_date());
   response.set(http::field::content_type, "text/plain; charset=utf-8");
   response.keep_alive(false);
   response.body() = std::move(text);
@@ -74,18 +79,25 @@ bool upgrades(const RequestParser& parser) {
   return parser.get().find(http::field::upgrade) != parser.get().end();
 }
 
-// The head as it was understood, so that the app does not understand another one, and so that the
-// connection has this request alone: what shares connections between hosts, as proxies do, would
-// send others' requests to the app.
-std::string request_head(const RequestParser& parser) {
-  http::request<http::empty_body> head(parser.get().base());
-  head.erase(http::field::proxy_authorization);
-  head.erase(http::field::proxy_connection);
-  if (!upgrades(parser)) {
-    head.erase(http::field::keep_alive);
-    head.set(http::field::connection, "close");
+// Takes away what is of one connection only (RFC 9110 section 7.6.1), and says that the next one
+// has nothing but this. What a Connection field must not name, as it says what the message is,
+// stays.
+template <typename Head>
+void keep_to_itself(Head& head) {
+  std::string names;
+  const auto fields = head.equal_range(http::field::connection);
+  for (auto field = fields.first; field != fields.second; ++field) {
+    names += view(field->value());
+    names += ',';
   }
-  return head_of(head.base());
+  for (const auto name : http::token_list(names)) {
+    if (!beast::iequals(name, "Host") && !beast::iequals(name, "Content-Length") &&
+        !beast::iequals(name, "Transfer-Encoding")) {
+      head.erase(name);
+    }
+  }
+  head.erase(http::field::keep_alive);
+  head.set(http::field::connection, "close");
 }
 
 // Answers of the app up to its last head: there may be some in front of it (RFC 9110 section 15.2).
@@ -97,6 +109,7 @@ Async<bool> relay_head(Client& client, Server& server, beast::flat_buffer& buffe
   constexpr unsigned kSwitching = 101;
   while (status / 100 == 1 && status != kSwitching) {
     http::response_parser<http::buffer_body> parser;
+    parser.header_limit(kMaxHead);
     parser.body_limit(boost::none);
     co_await http::async_read_header(server, buffer, parser,
                                      asio::redirect_error(asio::use_awaitable, error));
@@ -106,8 +119,7 @@ Async<bool> relay_head(Client& client, Server& server, beast::flat_buffer& buffe
     status = parser.get().result_int();
     http::response<http::empty_body> head(parser.get().base());
     if (status / 100 != 1) {
-      head.erase(http::field::keep_alive);
-      head.set(http::field::connection, "close");
+      keep_to_itself(head);
     }
     const std::string text = head_of(head.base());
     co_await asio::async_write(client, asio::buffer(text),
@@ -150,9 +162,24 @@ Async<> until_idle(LastByte last) {
 
 }  // namespace
 
+std::string head_for_app(const RequestParser& parser) {
+  http::request<http::empty_body> head(parser.get().base());
+  head.erase(http::field::proxy_authorization);
+  head.erase(http::field::proxy_connection);
+  if (!upgrades(parser)) {
+    keep_to_itself(head);
+  }
+  head.insert(http::field::via, "1.1 microsandbox");  // RFC 9110 section 7.6.3
+  return head_of(head.base());
+}
+
 Async<> serve_app(App& app, beast::tcp_stream& stream, beast::flat_buffer& buffer,
                   RequestParser& parser, AppHost target) {
-  const Served served = find_app(app, target);
+  Served served = find_app(app, target);
+  if (!served) {
+    co_await app.sandboxes.refresh(Key(), target.space, target.sandbox);
+    served = find_app(app, target);
+  }
   if (!served) {
     co_await refuse_app(stream, 404,
                         "No app runs here: no sandbox of this name runs and publishes the port.\n");
@@ -194,7 +221,7 @@ Async<> serve_app(App& app, beast::tcp_stream& stream, beast::flat_buffer& buffe
       co_await relay(server, client, rest, when);
     }
   };
-  Async<> in = forth(stream.socket(), inside, buffer, request_head(parser), last);
+  Async<> in = forth(stream.socket(), inside, buffer, head_for_app(parser), last);
   Async<> out = back(stream.socket(), inside, last, answered);
   Async<> idle = until_idle(last);
   co_await (std::move(in) || std::move(out) || std::move(idle));

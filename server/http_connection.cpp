@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <boost/asio/experimental/awaitable_operators.hpp>
-#include <boost/beast/http/read.hpp>
 #include <exception>
 #include <memory>
 #include <utility>
@@ -24,35 +23,21 @@ using boost::system::system_error;
 
 // How long a client has to read an answer behind which the connection is closed.
 constexpr std::chrono::seconds kLinger{2};
-
-// What makes two readers of one request disagree about where it ends (RFC 9112 section 11.2) is
-// refused, also where one reading would be right.
-Outcome<void> check_framing(const RequestParser& parser) {
-  const auto& request = parser.get();
-  const auto version = request.version();
-  if (version != 10 && version != 11) {
-    return refuse(Reason::kInvalid, "this server speaks HTTP/1.1");
-  }
-  if (request.count(http::field::host) > 1 ||
-      (version == 11 && request.count(http::field::host) != 1)) {
-    return refuse(Reason::kInvalid, "a request has one Host field");
-  }
-  const auto lengths = request.count(http::field::content_length);
-  const auto encodings = request.count(http::field::transfer_encoding);
-  if (lengths + encodings > 1 ||
-      (encodings == 1 &&
-       (version != 11 || !beast::iequals(request[http::field::transfer_encoding], "chunked")))) {
-    return refuse(Reason::kInvalid,
-                  "a request's length is said once: by Content-Length, or by Transfer-Encoding: "
-                  "chunked");
-  }
-  return {};
-}
+// And so much of what it sends meanwhile is passed over.
+constexpr std::size_t kMaxPassed = std::size_t{1} << 20;
 
 std::string request_id(std::uint64_t number) {
   static const std::uint32_t start = static_cast<std::uint32_t>(
       std::chrono::system_clock::now().time_since_epoch() / std::chrono::milliseconds(1));
   return fmt::format("{:08x}{:08x}", start, number);
+}
+
+BadHead slow_head(const HttpLimits& limits) {
+  return {408,
+          {Reason::kSlow,
+           fmt::format("the request's head did not come within {} s of its first byte",
+                       limits.header_patience.count()),
+           std::nullopt}};
 }
 
 bool is_health(const RequestLine& line) {
@@ -139,12 +124,23 @@ Async<> Connection::run() {
     }
   } catch (const system_error&) {
     // The client has gone, or did not read: there is nobody to tell.
+  } catch (const std::exception& error) {
+    // Nobody waits for a connection: what it throws would be lost.
+    server_.log_.write("error", fmt::format("a connection ended by a mistake: {}", error.what()));
   }
 }
 
-Async<bool> Connection::read_head(RequestParser& parser) {
+// Until there is something of a request in the buffer.
+Async<bool> Connection::await_request() {
   error_code error;
-  if (buffer_.size() == 0) {
+  while (true) {
+    // An empty line in front of a request is passed over (RFC 9112 section 2.2).
+    while (text_of(buffer_).starts_with("\r\n")) {
+      buffer_.consume(2);
+    }
+    if (buffer_.size() > 0 && text_of(buffer_) != "\r") {
+      co_return true;
+    }
     if (server_.stopping_) {
       co_return false;
     }
@@ -163,56 +159,75 @@ Async<bool> Connection::read_head(RequestParser& parser) {
     }
     buffer_.commit(length);
   }
-  parser.header_limit(server_.limits_.header_bytes);
-  parser.body_limit(boost::none);
-  // Mostly all of it has come with the first bytes, and waiting costs more than reading.
-  if (buffer_.size() > 0) {
-    buffer_.consume(parser.put(buffer_.data(), error));
-    if (error == http::error::need_more) {
-      error = {};
-    }
-  }
-  if (!error && !parser.is_header_done()) {
-    stream_.expires_after(server_.limits_.header_patience);
-    co_await http::async_read_header(stream_, buffer_, parser, into(error));
-  }
-  if (!error) {
-    co_return true;
-  }
-  if (error == http::error::end_of_stream || error == beast::error::timeout ||
-      error == asio::error::operation_aborted || error == asio::error::connection_reset ||
-      error == http::error::partial_message) {
+}
+
+Async<bool> Connection::read_head(RequestParser& parser) {
+  const bool come = co_await await_request();
+  if (!come) {
     co_return false;
   }
-  // It is no HTTP, or too long: what follows cannot be told apart.
-  const Problem problem{error == http::error::header_limit ? Reason::kTooLarge : Reason::kInvalid,
-                        "the request cannot be read: " + error.message(), std::nullopt};
+  const HttpLimits& limits = server_.limits_;
+  HeadReader reader(parser, limits.header_bytes);
+  const auto begun = Signal::Clock::now();
+  // Mostly all of it has come with the first bytes, and waiting costs more than reading.
+  auto head = reader.read(text_of(buffer_));
+  while (head && *head == 0) {
+    const error_code error =
+        co_await receive(stream_.socket(), buffer_, limits.header_bytes - buffer_.size(),
+                         begun + limits.header_patience);
+    if (!error) {
+      head = reader.read(text_of(buffer_));
+    } else if (error == asio::error::timed_out) {
+      head = std::unexpected(slow_head(limits));
+    } else {
+      co_return false;
+    }
+  }
+  if (head) {
+    buffer_.consume(*head);
+    co_return true;
+  }
+  co_await refuse_head(std::move(head.error()));
+  co_return false;
+}
+
+// What follows such a head cannot be told apart.
+Async<> Connection::refuse_head(BadHead bad) {
+  const auto begun = Signal::Clock::now();
   RequestParser none;
   HttpExchange exchange(stream_, buffer_, none, server_.limits_, {},
                         request_id(++server_.requests_so_far_));
   exchange.close_afterwards();
-  exchange.answer(error_answer(problem, exchange.id()));
-  co_await exchange.finish();
-  co_await close_gently();
-  co_return false;
+  HttpAnswer answer = error_answer(bad.problem, exchange.id());
+  answer.status = bad.status;
+  exchange.answer(std::move(answer));
+  const std::string no_path;
+  co_await finish(exchange, no_path, begun);
 }
 
 Outcome<Key> Connection::judge(const RequestParser& parser, const RequestLine& line) const {
   const auto& request = parser.get();
   const HttpAccess& access = server_.access_;
-  const auto host = parse_host(view(request[http::field::host]));
+  const auto field = view(request[http::field::host]);
+  const auto host = parse_host(field);
+  if (!host && !field.empty()) {
+    return refuse(Reason::kInvalid, "the Host field '{}' is no host", oci::printable(field));
+  }
   // A name that an attacker's DNS leads here is none of ours; addresses cannot be rebound.
   if (!host || (!host->address && host->name != "localhost" &&
                 std::ranges::find(access.hosts, host->name) == access.hosts.end())) {
     return refuse(Reason::kForbidden,
                   "this server is not called '{}'; \"hosts\" in server.json names what it is",
-                  oci::printable(view(request[http::field::host])));
+                  oci::printable(field));
   }
   if (const auto origin = request.find(http::field::origin); origin != request.end()) {
-    if (std::ranges::find(access.origins, view(origin->value())) == access.origins.end()) {
+    const std::string_view from = view(origin->value());
+    // Its own is this server, which has no pages: what is published has origins of its own.
+    if (from != fmt::format("http://{}", field) &&
+        std::ranges::find(access.origins, from) == access.origins.end()) {
       return refuse(Reason::kForbidden,
                     "the origin '{}' is not among the \"origins\" of server.json",
-                    oci::printable(view(origin->value())));
+                    oci::printable(from));
     }
   }
   if (access.keys == nullptr || is_public(line) || line.method == "OPTIONS") {
@@ -237,18 +252,15 @@ Async<bool> Connection::run_one() {
   if (!come) {
     co_return false;
   }
-  const auto begun = std::chrono::steady_clock::now();
+  const auto begun = Signal::Clock::now();
   const auto& request = parser.get();
-  const std::string id = request_id(++server_.requests_so_far_);
-  Outcome<void> good = check_framing(parser);
-  if (good) {
-    const auto host = parse_host(view(request[http::field::host]));
-    if (const auto app = host ? parse_app_host(*host) : std::nullopt) {
-      co_await serve_app(server_.app_, stream_, buffer_, parser, *app);
-      co_await close_gently();
-      co_return false;
-    }
+  const auto host = parse_host(view(request[http::field::host]));
+  if (const auto app = host ? parse_app_host(*host) : std::nullopt) {
+    co_await serve_app(server_.app_, stream_, buffer_, parser, *app);
+    co_await close_gently();
+    co_return false;
   }
+  const std::string id = request_id(++server_.requests_so_far_);
   auto line = parse_target(view(request.method_string()), view(request.target()));
   // Without the query, where somebody may have put a key.
   const std::string_view target = view(request.target());
@@ -260,12 +272,7 @@ Async<bool> Connection::run_one() {
       std::ranges::find(origins, origin) != origins.end()) {
     exchange.allow_origin(std::string(origin));
   }
-  auto caller = !good   ? Outcome<Key>(std::unexpected(good.error()))
-                : !line ? Outcome<Key>(std::unexpected(line.error()))
-                        : judge(parser, exchange.line());
-  if (!good) {
-    exchange.close_afterwards();
-  }
+  auto caller = line ? judge(parser, exchange.line()) : Outcome<Key>(std::unexpected(line.error()));
   if (server_.stopping_) {
     exchange.close_afterwards();
   }
@@ -290,9 +297,19 @@ Async<bool> Connection::run_one() {
                             fmt::format("{} requests are under way", server_.requests_), 1};
       exchange.answer(answer_for(problem, exchange));
     } else {
-      co_await handle(exchange, handler->second);
+      const bool answered = co_await handle(exchange, handler->second);
+      if (!answered) {
+        log(exchange, path, begun);
+        co_return false;
+      }
     }
   }
+  const bool goes_on = co_await finish(exchange, path, begun);
+  co_return goes_on && !server_.stopping_;
+}
+
+Async<bool> Connection::finish(HttpExchange& exchange, const std::string& path,
+                               Signal::Clock::time_point begun) {
   bool goes_on = false;
   std::exception_ptr left;
   try {
@@ -300,20 +317,26 @@ Async<bool> Connection::run_one() {
   } catch (const system_error&) {
     left = std::current_exception();
   }
-  server_.log_.write({id, remote_, exchange.key.id, exchange.line().method, path, exchange.status(),
-                      exchange.received(), exchange.sent(),
-                      std::chrono::steady_clock::now() - begun});
+  log(exchange, path, begun);
   if (left) {
     std::rethrow_exception(left);
   }
   if (!goes_on) {
     co_await close_gently();
   }
-  co_return goes_on && !server_.stopping_;
+  co_return goes_on;
 }
 
-// Runs it until it is done, or its client has gone, which cancels it.
-Async<> Connection::handle(Exchange& exchange, const HttpServer::Handler& handler) {
+void Connection::log(const HttpExchange& exchange, const std::string& path,
+                     Signal::Clock::time_point begun) {
+  server_.log_.write({exchange.id(), remote_, exchange.key.id, exchange.line().method, path,
+                      exchange.status(), exchange.received(), exchange.sent(),
+                      Signal::Clock::now() - begun});
+}
+
+// Runs it until it is done, or its client has gone, which cancels it. One that has only said that
+// it sends no more (shutdown(2)) looks the same, and counts as gone too.
+Async<bool> Connection::handle(Exchange& exchange, const HttpServer::Handler& handler) {
   using namespace asio::experimental::awaitable_operators;
   ++server_.requests_;
   struct Leave {
@@ -331,9 +354,7 @@ Async<> Connection::handle(Exchange& exchange, const HttpServer::Handler& handle
       server_.app_.sandboxes.guests().await_events(stream_.socket().native_handle(), POLLRDHUP);
   const auto first = co_await (std::move(work) || std::move(gone));
   const bool* const answered = std::get_if<0>(&first);
-  if (answered == nullptr || !*answered) {
-    throw system_error(asio::error::connection_aborted);
-  }
+  co_return answered != nullptr && *answered;
 }
 
 // Closes so that the client gets to read what it was sent: what it sends still is passed over for a
@@ -343,7 +364,7 @@ Async<> Connection::close_gently() {
   stream_.socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
   stream_.expires_after(kLinger);
   std::array<char, 4096> piece;
-  std::size_t left = kMaxUnread * 16;
+  std::size_t left = kMaxPassed;
   while (!error && left > 0) {
     const std::size_t length = co_await stream_.async_read_some(asio::buffer(piece), into(error));
     left -= std::min(left, length);

@@ -21,10 +21,18 @@ class Connection {
  private:
   // Whether another request may follow.
   Async<bool> run_one();
+  Async<bool> await_request();
   Async<bool> read_head(RequestParser& parser);
+  Async<> refuse_head(BadHead bad);
   // Whom it is from, and what that may not do; nothing when it may.
   Outcome<Key> judge(const RequestParser& parser, const RequestLine& line) const;
-  Async<> handle(Exchange& exchange, const HttpServer::Handler& handler);
+  // Whether there is an answer; else the connection is of no use any more.
+  Async<bool> handle(Exchange& exchange, const HttpServer::Handler& handler);
+  // Sends what is left of the answer, and logs it. Whether another request may follow; else the
+  // connection is closed.
+  Async<bool> finish(HttpExchange& exchange, const std::string& path,
+                     Signal::Clock::time_point begun);
+  void log(const HttpExchange& exchange, const std::string& path, Signal::Clock::time_point begun);
   Async<> close_gently();
 
   HttpServer& server_;
@@ -37,5 +45,10 @@ class Connection {
 // app's alone. (http_app.cpp)
 Async<> serve_app(App& app, beast::tcp_stream& stream, beast::flat_buffer& buffer,
                   RequestParser& parser, AppHost target);
+
+// The head as it was understood, so that the app does not understand another one, and so that the
+// connection has this request alone: what shares connections between hosts, as proxies do, would
+// send others' requests to the app.
+std::string head_for_app(const RequestParser& parser);
 
 }  // namespace msb::server

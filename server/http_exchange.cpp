@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/http_exchange.hpp"
 
+#include <algorithm>
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/chunk_encode.hpp>
-#include <boost/beast/http/empty_body.hpp>
-#include <boost/beast/http/read.hpp>
-#include <boost/beast/http/string_body.hpp>
-#include <boost/beast/http/write.hpp>
+#include <boost/beast/http/status.hpp>
+#include <ctime>
+#include <initializer_list>
+#include <iterator>
 #include <utility>
 
 namespace msb::server {
@@ -16,36 +19,79 @@ namespace {
 using boost::system::error_code;
 using boost::system::system_error;
 
-template <typename Body>
-void set_fields(http::response<Body>& response, const HttpAnswer& answer, const std::string& id,
-                const std::string& origin) {
-  response.set("X-Request-Id", id);
-  response.set("X-Content-Type-Options", "nosniff");
-  response.set(http::field::cache_control, "no-store");
-  if (!answer.type.empty()) {
-    response.set(http::field::content_type, answer.type);
-  }
-  if (!origin.empty()) {
-    response.set(http::field::access_control_allow_origin, origin);
-    response.set(http::field::access_control_expose_headers,
-                 "Location, Mcp-Session-Id, Retry-After, X-Request-Id");
-    response.set(http::field::vary, "Origin");
-  }
-  for (const auto& [name, value] : answer.headers) {
-    response.set(name, value);
-  }
-}
-
 std::unexpected<Problem> too_large(std::size_t limit) {
   return refuse(Reason::kTooLarge, "the body has more than {} bytes", limit);
 }
+
 void check(const error_code& error) {
   if (error) {
     throw system_error(error);
   }
 }
 
+// What one call of receive() waits for. Apart from it, for the socket calls back also when it has
+// left.
+struct Readable {
+  bool come = false;
+  Signal changed;
+  asio::cancellation_signal stop;
+};
+
+// Whether there is something to read before `deadline`.
+Async<bool> await_readable(asio::ip::tcp::socket& socket, Signal::Clock::time_point deadline) {
+  const auto readable = std::make_shared<Readable>();
+  const auto note = [readable](const error_code& /*error*/) {
+    readable->come = true;  // reading says what the error is
+    readable->changed.notify();
+  };
+  socket.async_wait(asio::ip::tcp::socket::wait_read,
+                    asio::bind_cancellation_slot(readable->stop.slot(), note));
+  struct Leave {
+    Readable& what;
+    ~Leave() {
+      if (!what.come) {
+        what.stop.emit(asio::cancellation_type::terminal);
+      }
+    }
+  };
+  const Leave leave{*readable};
+  bool notified = true;
+  while (!readable->come && notified) {
+    notified = co_await readable->changed.wait(deadline);
+  }
+  co_return readable->come;
+}
+
 }  // namespace
+
+Async<error_code> receive(asio::ip::tcp::socket& socket, beast::flat_buffer& buffer,
+                          std::size_t most, Signal::Clock::time_point deadline) {
+  error_code error;
+  std::size_t length = socket.read_some(buffer.prepare(most), error);
+  while (error == asio::error::would_block) {
+    const bool come = co_await await_readable(socket, deadline);
+    if (!come) {
+      co_return asio::error::timed_out;
+    }
+    length = socket.read_some(buffer.prepare(most), error);
+  }
+  buffer.commit(length);
+  // Others have their turn, also where a client sends faster than this reads.
+  co_await asio::post(asio::use_awaitable);
+  co_return error;
+}
+
+std::string_view http_date() {
+  static std::time_t when = 0;
+  static std::array<char, sizeof("Sun, 06 Nov 1994 08:49:37 GMT")> text;
+  if (const std::time_t now = std::time(nullptr); now != when) {
+    std::tm parts{};
+    ::gmtime_r(&now, &parts);
+    std::strftime(text.data(), text.size(), "%a, %d %b %Y %H:%M:%S GMT", &parts);
+    when = now;
+  }
+  return {text.data(), text.size() - 1};
+}
 
 HttpExchange::HttpExchange(beast::tcp_stream& stream, beast::flat_buffer& buffer,
                            RequestParser& parser, const HttpLimits& limits, RequestLine line,
@@ -53,6 +99,7 @@ HttpExchange::HttpExchange(beast::tcp_stream& stream, beast::flat_buffer& buffer
     : stream_(stream),
       buffer_(buffer),
       parser_(parser),
+      reader_(parser, limits.header_bytes),
       limits_(limits),
       line_(std::move(line)),
       id_(std::move(id)),
@@ -66,7 +113,7 @@ std::string_view HttpExchange::header(std::string_view name) const {
 
 Async<Outcome<std::string>> HttpExchange::body(std::size_t limit) {
   std::string whole;
-  const auto length = parser_.content_length();
+  const auto length = reader_.left();
   if (length && *length > limit) {
     co_return too_large(limit);
   }
@@ -87,22 +134,31 @@ Async<Outcome<std::string>> HttpExchange::body(std::size_t limit) {
 
 Async<Outcome<std::span<const std::byte>>> HttpExchange::read() {
   co_await invite();
+  const auto deadline = Signal::Clock::now() + limits_.body_patience;
   std::size_t length = 0;
-  while (length == 0 && !parser_.is_done()) {
+  while (length == 0 && !reader_.done()) {
     if (!piece_) {
       piece_ = std::make_unique<std::array<std::byte, kPiece>>();
     }
-    auto& body = parser_.get().body();
-    body.data = piece_->data();
-    body.size = piece_->size();
-    stream_.expires_after(limits_.body_patience);
-    error_code error;
-    co_await http::async_read_some(stream_, buffer_, parser_, into(error));
-    length = piece_->size() - body.size;
-    if (error && error != http::error::need_buffer) {
+    const auto taken = reader_.take(text_of(buffer_), *piece_);
+    if (!taken) {
       keep_alive_ = false;
-      co_return refuse(error == beast::error::timeout ? Reason::kSlow : Reason::kInvalid,
-                       "the body did not come as it was announced: {}", error.message());
+      co_return std::unexpected(taken.error());
+    }
+    buffer_.consume(taken->bytes);
+    length = taken->length;
+    if (length > 0 || reader_.done()) {
+      break;
+    }
+    const error_code error =
+        co_await receive(stream_.socket(), buffer_, limits_.header_bytes, deadline);
+    if (error) {
+      keep_alive_ = false;
+      const bool slow = error == asio::error::timed_out;
+      co_return refuse(
+          slow ? Reason::kSlow : Reason::kInvalid, "the body did not come as it was announced: {}",
+          slow ? fmt::format("no more of it came for {} s", limits_.body_patience.count())
+               : error.message());
     }
   }
   received_ += length;
@@ -116,20 +172,14 @@ void HttpExchange::answer(HttpAnswer answer) {
 
 Async<> HttpExchange::begin(HttpAnswer head) {
   begun_ = true;
+  invited_ = true;  // an answer is under way: it is too late for another one
   status_ = head.status;
-  http::response<http::empty_body> response{static_cast<http::status>(head.status),
-                                            parser_.get().version()};
-  set_fields(response, head, id_, origin_);
   chunked_ = parser_.get().version() >= 11;
-  keep_alive_ = keep_alive_ && chunked_ && parser_.is_done();
-  response.keep_alive(keep_alive_);
-  if (chunked_) {
-    response.chunked(true);
-  }
-  http::response_serializer<http::empty_body> serializer(response);
+  keep_alive_ = keep_alive_ && chunked_ && reader_.done();
+  const std::string text = head_of(head, chunked_ ? "Transfer-Encoding: chunked\r\n" : "");
   error_code error;
   stream_.expires_after(limits_.write_patience);
-  co_await http::async_write_header(stream_, serializer, into(error));
+  co_await asio::async_write(stream_, asio::buffer(text), into(error));
   check(error);
 }
 
@@ -163,49 +213,76 @@ Async<bool> HttpExchange::finish() {
   if (!answer_) {
     co_return ended_&& keep_alive_;
   }
-  // What is no HTTP has no body that one could pass over.
-  if (parser_.is_header_done() && !parser_.is_done()) {
+  if (!reader_.done()) {
     co_await pass_over();
   }
-  http::response<http::string_body> response{static_cast<http::status>(answer_->status),
-                                             parser_.get().version()};
-  set_fields(response, *answer_, id_, origin_);
-  response.keep_alive(keep_alive_);
   status_ = answer_->status;
   constexpr unsigned kNoContent = 204;
+  std::string length;
   if (status_ == kNoContent) {
-    response.erase(http::field::content_type);
+    answer_->type.clear();
   } else {
-    response.content_length(answer_->body.size());
+    length = fmt::format("Content-Length: {}\r\n", answer_->body.size());
   }
-  if (!head_only_) {
-    sent_ = answer_->body.size();
-    response.body() = std::move(answer_->body);
-  }
-  error_code error;
-  http::response_serializer<http::string_body> serializer(response);
+  const std::string head = head_of(*answer_, length);
   if (head_only_) {
-    stream_.expires_after(limits_.write_patience);
-    co_await http::async_write_header(stream_, serializer, into(error));
-    check(error);
-    co_return keep_alive_;
+    answer_->body.clear();
   }
+  sent_ = answer_->body.size();
+  std::array<asio::const_buffer, 2> left = {asio::buffer(head), asio::buffer(answer_->body)};
   // Mostly the socket takes all of it at once.
-  while (!error && !serializer.is_done()) {
-    http::write_some(stream_.socket(), serializer, error);
-  }
+  error_code error;
+  const std::size_t taken = stream_.socket().write_some(left, error);
   if (error == asio::error::would_block) {
     error = {};
+  }
+  if (!error && taken < head.size() + sent_) {
+    left[0] += taken;
+    left[1] += taken - std::min(taken, head.size());
     stream_.expires_after(limits_.write_patience);
-    co_await http::async_write(stream_, serializer, into(error));
+    co_await asio::async_write(stream_, left, into(error));
   }
   check(error);
   co_return keep_alive_;
 }
 
-// RFC 9110 section 10.1.1.
+std::string HttpExchange::head_of(const HttpAnswer& answer, std::string_view framing) const {
+  constexpr std::size_t kUsual = 512;
+  std::string text;
+  text.reserve(kUsual);
+  const auto add = [&text](std::initializer_list<std::string_view> pieces) {
+    for (const std::string_view piece : pieces) {
+      text += piece;
+    }
+  };
+  const auto reason = view(http::obsolete_reason(static_cast<http::status>(answer.status)));
+  fmt::format_to(std::back_inserter(text), "HTTP/1.1 {} {}\r\n", answer.status, reason);
+  add({"Date: ", http_date(), "\r\nX-Request-Id: ", id_,
+       "\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"});
+  if (!answer.type.empty()) {
+    add({"Content-Type: ", answer.type, "\r\n"});
+  }
+  if (!origin_.empty()) {
+    add({"Access-Control-Allow-Origin: ", origin_,
+         "\r\nAccess-Control-Expose-Headers: Location, Mcp-Session-Id, Retry-After, X-Request-Id"
+         "\r\nVary: Origin\r\n"});
+  }
+  for (const auto& [name, value] : answer.headers) {
+    add({name, ": ", value, "\r\n"});
+  }
+  // Of HTTP/1.0 it has to be said when the connection stays, of HTTP/1.1 when it does not.
+  if (!keep_alive_) {
+    add({"Connection: close\r\n"});
+  } else if (parser_.get().version() < 11) {
+    add({"Connection: keep-alive\r\n"});
+  }
+  add({framing, "\r\n"});
+  return text;
+}
+
+// RFC 9110 section 10.1.1: neither HTTP/1.0 nor a request without a body knows of it.
 Async<> HttpExchange::invite() {
-  if (std::exchange(invited_, true) ||
+  if (std::exchange(invited_, true) || reader_.done() || parser_.get().version() < 11 ||
       !beast::iequals(parser_.get()[http::field::expect], "100-continue")) {
     co_return;
   }
@@ -219,7 +296,7 @@ Async<> HttpExchange::invite() {
 
 // The rest of a body that the answer did not wait for.
 Async<> HttpExchange::pass_over() {
-  const auto left = parser_.content_length_remaining();
+  const auto left = reader_.left();
   if (!left || *left > kMaxUnread || !keep_alive_ || !invited_) {
     // A client that waits for an invitation will not send it.
     keep_alive_ =
@@ -229,7 +306,7 @@ Async<> HttpExchange::pass_over() {
     }
   }
   invited_ = true;
-  while (!parser_.is_done()) {
+  while (!reader_.done()) {
     if (const auto piece = co_await read(); !piece) {
       co_return;
     }

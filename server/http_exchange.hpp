@@ -7,31 +7,33 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
-#include <boost/beast/http/buffer_body.hpp>
-#include <boost/beast/http/parser.hpp>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "server/exchange.hpp"
+#include "server/http_request.hpp"
 #include "server/http_server.hpp"
 
 namespace msb::server {
-
-namespace beast = boost::beast;
-namespace http = boost::beast::http;
-
-using RequestParser = http::request_parser<http::buffer_body>;
 
 // A completion that leaves its error in `error` instead of throwing it.
 inline asio::redirect_error_t<asio::use_awaitable_t<>> into(boost::system::error_code& error) {
   return asio::redirect_error(asio::use_awaitable, error);
 }
 
-inline std::string_view view(boost::string_view text) {
-  return {text.data(), text.size()};
+inline std::string_view text_of(const beast::flat_buffer& buffer) {
+  return {static_cast<const char*>(buffer.data().data()), buffer.size()};
 }
+
+// Appends at most `most` bytes that the client sends, the next ones. Fails with timed_out after
+// `deadline`, and the socket can be written to then as before.
+Async<boost::system::error_code> receive(asio::ip::tcp::socket& socket, beast::flat_buffer& buffer,
+                                         std::size_t most, Signal::Clock::time_point deadline);
+
+// This second, as a Date field has it (RFC 9110 section 5.6.7).
+std::string_view http_date();
 
 // Of a body that nobody read, so much is passed over to keep the connection.
 inline constexpr std::uint64_t kMaxUnread = std::uint64_t{64} * 1024;
@@ -67,12 +69,15 @@ class HttpExchange final : public Exchange {
  private:
   static constexpr std::size_t kPiece = std::size_t{64} * 1024;
 
+  // The head of an answer, with the fields of `framing`, which say where its body ends.
+  [[nodiscard]] std::string head_of(const HttpAnswer& answer, std::string_view framing) const;
   Async<> invite();
   Async<> pass_over();
 
   beast::tcp_stream& stream_;
   beast::flat_buffer& buffer_;
   RequestParser& parser_;
+  BodyReader reader_;
   const HttpLimits& limits_;
   const RequestLine line_;
   const std::string id_;

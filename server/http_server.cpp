@@ -9,11 +9,9 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
-#include <charconv>
 #include <memory>
 #include <utility>
 
-#include "sandbox/identity.hpp"
 #include "server/http_connection.hpp"
 
 namespace msb::server {
@@ -25,20 +23,6 @@ using boost::system::error_code;
 
 // How long accepting rests when this process has no descriptors left.
 constexpr std::chrono::milliseconds kRest{100};
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) {
-    if (c >= 'A' && c <= 'Z') {
-      c = static_cast<char>(c - 'A' + 'a');
-    }
-  }
-  return result;
-}
-
-bool is_port(std::string_view text) {
-  return text.size() <= 5 && text.find_first_not_of("0123456789") == std::string_view::npos;
-}
 
 Async<> serve_connection(std::unique_ptr<Connection> connection) {
   co_await connection->run();
@@ -71,62 +55,6 @@ void turn_away(tcp::socket& socket) {
 }
 
 }  // namespace
-
-std::optional<HostField> parse_host(std::string_view field) {
-  HostField host;
-  std::string_view port;
-  if (field.starts_with('[')) {
-    const std::size_t end = field.find(']');
-    if (end == std::string_view::npos) {
-      return std::nullopt;
-    }
-    host.name = lower(field.substr(1, end - 1));
-    port = field.substr(end + 1);
-    error_code error;
-    asio::ip::make_address_v6(host.name, error);
-    if (error) {
-      return std::nullopt;
-    }
-    host.address = true;
-  } else {
-    const std::size_t colon = field.find(':');
-    host.name = lower(field.substr(0, colon));
-    port = colon == std::string_view::npos ? std::string_view() : field.substr(colon);
-    error_code error;
-    asio::ip::make_address_v4(host.name, error);
-    host.address = !error;
-  }
-  if (host.name.ends_with('.')) {
-    host.name.pop_back();  // the same name, said to be complete
-  }
-  const bool good_port = port.empty() || (port.front() == ':' && is_port(port.substr(1)));
-  const bool good_name =
-      host.address ||
-      (!host.name.empty() &&
-       host.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-._") == std::string::npos);
-  return good_port && good_name ? std::optional(std::move(host)) : std::nullopt;
-}
-
-std::optional<AppHost> parse_app_host(const HostField& host) {
-  constexpr std::string_view kEnd = ".localhost";
-  if (host.address || !host.name.ends_with(kEnd)) {
-    return std::nullopt;
-  }
-  const std::string_view name(host.name.data(), host.name.size() - kEnd.size());
-  AppHost app;
-  // What is no app is none of the API's names either, and has port 0, which no app has.
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), app.port);
-  if (error != std::errc() || end == name.data() + name.size() || *end != '-') {
-    app.port = 0;
-    return app;
-  }
-  const std::string_view rest(end + 1, name.data() + name.size());
-  const std::size_t dot = rest.find('.');
-  app.sandbox = rest.substr(0, dot);
-  app.space = dot == std::string_view::npos ? std::string(kDefaultNamespace)
-                                            : std::string(rest.substr(dot + 1));
-  return app;
-}
 
 HttpServer::HttpServer(App& app, HttpAccess access, HttpLimits limits, RequestLog& log)
     : app_(app), access_(std::move(access)), limits_(limits), log_(log), acceptor_(app.io) {}

@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -74,22 +73,5 @@ class HttpServer {
   std::set<boost::asio::ip::tcp::socket*> idle_;
   Signal changed_;
 };
-
-// What a request's Host field says, without its port; nothing when it is none (RFC 9110 section
-// 7.2).
-struct HostField {
-  std::string name;  // in lower case, an IPv6 address without its brackets
-  bool address = false;
-};
-std::optional<HostField> parse_host(std::string_view field);
-
-// The app that a Host names: "8000-web.localhost", or "8000-web.shop.localhost" of the namespace
-// shop.
-struct AppHost {
-  std::uint16_t port = 0;
-  std::string sandbox;
-  std::string space;
-};
-std::optional<AppHost> parse_app_host(const HostField& host);
 
 }  // namespace msb::server

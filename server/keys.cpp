@@ -224,15 +224,11 @@ Result<Keys::Created> Keys::create(Key key) {
         "letter or digit; \"{}\" is all of them",
         oci::printable(key.scope.space, kMaxName), kAllNamespaces);
   }
-  const auto locked = lock();
-  if (!locked) {
-    return std::unexpected(locked.error());
+  auto change = begin_change();
+  if (!change) {
+    return std::unexpected(change.error());
   }
-  auto content = read();
-  if (!content) {
-    return std::unexpected(content.error());
-  }
-  std::vector<Entry>& entries = content->entries;
+  std::vector<Entry>& entries = change->content.entries;
   if (entries.size() >= kMaxKeys) {
     return fail("there are {} keys already; revoke those that are not used any more", kMaxKeys);
   }
@@ -273,39 +269,32 @@ Result<std::vector<Key>> Keys::list() {
 }
 
 Result<bool> Keys::revoke(std::string_view id) {
-  const auto locked = lock();
-  if (!locked) {
-    return std::unexpected(locked.error());
+  auto change = begin_change();
+  if (!change) {
+    return std::unexpected(change.error());
   }
-  auto content = read();
-  if (!content) {
-    return std::unexpected(content.error());
-  }
-  if (std::erase_if(content->entries, [id](const Entry& entry) { return entry.key.id == id; }) ==
-      0) {
+  std::vector<Entry>& entries = change->content.entries;
+  if (std::erase_if(entries, [id](const Entry& entry) { return entry.key.id == id; }) == 0) {
     return false;
   }
-  if (auto written = write(content->entries); !written) {
+  if (auto written = write(entries); !written) {
     return std::unexpected(written.error());
   }
   return true;
 }
 
 Result<std::size_t> Keys::revoke_all() {
-  const auto locked = lock();
-  if (!locked) {
-    return std::unexpected(locked.error());
+  const auto change = begin_change();
+  if (!change) {
+    return std::unexpected(change.error());
   }
-  const auto content = read();
-  if (!content) {
-    return std::unexpected(content.error());
-  }
-  if (!content->entries.empty()) {
+  const std::size_t count = change->content.entries.size();
+  if (count > 0) {
     if (auto written = write({}); !written) {
       return std::unexpected(written.error());
     }
   }
-  return content->entries.size();
+  return count;
 }
 
 Result<void> Keys::accept(std::string_view text) {
@@ -405,6 +394,18 @@ Result<Keys::Content> Keys::read() const {
                 path_);
   }
   return content;
+}
+
+Result<Keys::Change> Keys::begin_change() const {
+  auto locked = lock();
+  if (!locked) {
+    return std::unexpected(locked.error());
+  }
+  auto content = read();
+  if (!content) {
+    return std::unexpected(content.error());
+  }
+  return Change{std::move(*locked), std::move(*content)};
 }
 
 Result<Fd> Keys::lock() const {

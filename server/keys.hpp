@@ -81,8 +81,13 @@ class Keys {
   };
   Result<void> refresh();  // seen_, from the file when that has changed
   Result<Content> read() const;
-  // What changes the file holds its lock from before it reads until it has written.
   Result<Fd> lock() const;
+  // What changes the file holds its lock from before it reads until it has written.
+  struct Change {
+    Fd locked;
+    Content content;
+  };
+  Result<Change> begin_change() const;
   Result<void> write(const std::vector<Entry>& entries) const;
 
   std::string path_;

@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
+#include <exception>
 #include <string>
 #include <utility>
 
 #include "base/nearest_word.hpp"
 #include "oci/base64.hpp"
 #include "oci/printable.hpp"
+#include "server/mcp_era.hpp"
 #include "server/mcp_prompts.hpp"
 #include "server/mcp_tools.hpp"
 
@@ -28,16 +30,19 @@ constexpr const char* kInstructions =
     "\"ephemeral\": true}; then sandbox_run_code and sandbox_run_command run in it. Variables, "
     "imports and files stay from one run to the next. What a run shows as an image comes back as "
     "an "
-    "image. An ephemeral sandbox is removed at the end of this session; others stay until "
-    "sandbox_remove, and keep their files when they are stopped.";
+    "image. An ephemeral sandbox is removed at the end of this session, or, over HTTP without a "
+    "session, when it was not used for half an hour; others stay until sandbox_remove, and keep "
+    "their files when they are stopped.";
 
 // A request that is served, as its parts see it.
 struct Request {
   App& app;
   Key key;
   std::string session;
+  Json id;
   Json params;
   McpProgress progress;
+  std::function<void(Json)> tell;  // sends a notification before the response
 };
 
 bool is_id(const Json& value) {
@@ -47,6 +52,10 @@ bool is_id(const Json& value) {
 const Json* member(const Json& object, const char* name) {
   const auto found = object.find(name);
   return found == object.end() ? nullptr : &*found;
+}
+
+Json capabilities() {
+  return {{"tools", {{"listChanged", false}}}, {"prompts", {{"listChanged", false}}}};
 }
 
 Async<McpResult> initialize(Request request) {
@@ -59,13 +68,32 @@ Async<McpResult> initialize(Request request) {
     const auto known = std::ranges::find(kMcpRevisions, asked->get_ref<const std::string&>());
     revision = known == kMcpRevisions.end() ? revision : *known;
   }
-  Json result = {
-      {"protocolVersion", revision},
-      {"capabilities",
-       {{"tools", {{"listChanged", false}}}, {"prompts", {{"listChanged", false}}}}},
-      {"serverInfo",
-       {{"name", "microsandbox-server"}, {"title", "microsandbox"}, {"version", MSB_VERSION}}},
-      {"instructions", kInstructions}};
+  Json result = {{"protocolVersion", revision},
+                 {"capabilities", capabilities()},
+                 {"serverInfo", server_info()},
+                 {"instructions", kInstructions}};
+  co_return result;
+}
+
+Async<McpResult> discover(Request /*request*/) {
+  Json result = {{"supportedVersions", served_revisions()},
+                 {"capabilities", capabilities()},
+                 {"instructions", kInstructions}};
+  co_return result;
+}
+
+// Nothing that one could listen to ever changes here: nothing is acknowledged, and that was all.
+Async<McpResult> listen(Request request) {
+  const Json* wanted = member(request.params, "notifications");
+  if (wanted == nullptr || !wanted->is_object()) {
+    co_return mcp_refuse(McpCode::kInvalidParams, Reason::kInvalid,
+                         "\"notifications\" has to be an object, of what is to be told");
+  }
+  const Json meta = {{"io.modelcontextprotocol/subscriptionId", request.id}};
+  request.tell({{"jsonrpc", "2.0"},
+                {"method", "notifications/subscriptions/acknowledged"},
+                {"params", {{"notifications", Json::object()}, {"_meta", meta}}}});
+  Json result = {{"_meta", meta}};
   co_return result;
 }
 
@@ -103,21 +131,26 @@ Async<McpResult> get_prompt(Request request) {
 struct Method {
   std::string_view name;
   Async<McpResult> (*serve)(Request);
+  std::optional<McpEra> only = std::nullopt;
 };
-constexpr std::array<Method, 6> kMethods = {{{"initialize", initialize},
-                                             {"ping", ping},
+constexpr std::array<Method, 8> kMethods = {{{"initialize", initialize, McpEra::kLegacy},
+                                             {"ping", ping, McpEra::kLegacy},
+                                             {"server/discover", discover, McpEra::kModern},
+                                             {"subscriptions/listen", listen, McpEra::kModern},
                                              {"tools/list", list_tools},
                                              {"tools/call", call_tool},
                                              {"prompts/list", list_prompts},
                                              {"prompts/get", get_prompt}}};
 
-std::expected<const Method*, McpError> find_method(const std::string& name) {
-  const auto* found = std::ranges::find(kMethods, name, &Method::name);
-  if (found != kMethods.end()) {
-    return found;
-  }
+std::expected<const Method*, McpError> find_method(const std::string& name, McpEra era) {
   std::vector<std::string_view> names;
   for (const Method& one : kMethods) {
+    if (one.only.value_or(era) != era) {
+      continue;
+    }
+    if (one.name == name) {
+      return &one;
+    }
     names.push_back(one.name);
   }
   return mcp_refuse(McpCode::kUnknownMethod, Reason::kNotFound, "there is no method '{}'{}",
@@ -139,6 +172,16 @@ std::expected<Json, McpError> progress_token(const Json& params) {
   return *token;
 }
 
+std::string message_of(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception& known) {
+    return known.what();
+  } catch (...) {
+    return "an exception of an unknown type";
+  }
+}
+
 std::unexpected<BadMessage> bad_message(McpCode code, std::string message, Json id = nullptr) {
   return std::unexpected(
       BadMessage{{code, {Reason::kInvalid, std::move(message), std::nullopt}}, std::move(id)});
@@ -151,7 +194,7 @@ bool is_mcp_revision(std::string_view word) {
 }
 
 std::expected<McpMessage, BadMessage> read_message(std::string_view text) {
-  const auto document = parse_json(text);
+  auto document = parse_json(text);
   if (!document) {
     return bad_message(McpCode::kParseError,
                        "a message is one document of JSON in UTF-8, at most 64 levels deep");
@@ -190,7 +233,7 @@ std::expected<McpMessage, BadMessage> read_message(std::string_view text) {
     if (!params->is_object()) {
       return bad_message(McpCode::kInvalidParams, "\"params\" has to be an object", message.id);
     }
-    message.params = *params;
+    message.params = std::move((*document)["params"]);
   }
   return message;
 }
@@ -201,9 +244,11 @@ Json response_message(const Json& id, McpResult result) {
     message["result"] = std::move(*result);
   } else {
     const McpError& error = result.error();
+    Json data = {{"code", info(error.problem.reason).number}};
+    data.update(error.data);
     message["error"] = {{"code", static_cast<int>(error.code)},
                         {"message", error.problem.message},
-                        {"data", {{"code", info(error.problem.reason).number}}}};
+                        {"data", std::move(data)}};
   }
   return message;
 }
@@ -238,7 +283,9 @@ std::optional<Json> ProgressNotes::note(Clock::time_point now, std::uint64_t don
 
 struct McpCall::State {
   Json id;
-  std::optional<Json> progress;
+  std::string method;
+  McpEra era = McpEra::kLegacy;
+  std::optional<Json> notification;
   std::optional<Json> response;
   bool over = false;  // there is no response to wait for any more
   Signal changed;
@@ -248,7 +295,17 @@ struct McpCall::State {
     if (over || response) {
       return;
     }
+    if (result && era == McpEra::kModern) {
+      result = modern_result(method, std::move(*result));
+    }
     response = response_message(id, std::move(result));
+    changed.notify();
+  }
+  void tell(Json message) {
+    if (over || response) {
+      return;
+    }
+    notification = std::move(message);
     changed.notify();
   }
   void cancel() {
@@ -269,7 +326,7 @@ McpCall::~McpCall() {
 
 Async<bool> McpCall::wait(Signal::Clock::time_point deadline) {
   const auto state = state_;
-  while (!state->progress && !state->response && !state->over) {
+  while (!state->notification && !state->response && !state->over) {
     const bool come = co_await state->changed.wait(deadline);
     if (!come) {
       co_return false;
@@ -282,8 +339,8 @@ std::optional<Json> McpCall::take() {
   if (state_->over) {
     return std::nullopt;
   }
-  if (state_->progress) {
-    return std::exchange(state_->progress, std::nullopt);
+  if (state_->notification) {
+    return std::exchange(state_->notification, std::nullopt);
   }
   state_->over = state_->response.has_value();
   return std::move(state_->response);
@@ -293,12 +350,13 @@ bool McpCall::over() const {
   return state_->over;
 }
 
-std::expected<McpCall, McpError> McpSession::begin(Key key, McpMessage request) {
+std::expected<McpCall, McpError> McpSession::begin(Key key, McpMessage request, McpEra era,
+                                                   const std::string& log_id) {
   std::erase_if(calls_, [](const auto& call) {
     const auto state = call.second.lock();
     return !state || state->over || state->response;
   });
-  const auto method = find_method(request.method);
+  const auto method = find_method(request.method, era);
   if (!method) {
     return std::unexpected(method.error());
   }
@@ -307,26 +365,29 @@ std::expected<McpCall, McpError> McpSession::begin(Key key, McpMessage request) 
     return std::unexpected(token.error());
   }
   if (calls_.size() >= kMaxCalls) {
-    return mcp_refuse(McpCode::kServerError, Reason::kFull,
-                      "{} requests of this session are being served already", kMaxCalls);
+    return mcp_refuse(era == McpEra::kModern ? McpCode::kInternalError : McpCode::kServerError,
+                      Reason::kFull, "{} requests of this session are being served already",
+                      kMaxCalls);
   }
   const auto state = std::make_shared<McpCall::State>();
   state->id = std::move(request.id);
+  state->method = std::move(request.method);
+  state->era = era;
   if (!calls_.emplace(to_text(state->id), state).second) {
     return mcp_refuse(McpCode::kInvalidRequest, Reason::kConflict,
                       "a request with this \"id\" is being served already");
   }
+  const auto tell = [weak = std::weak_ptr(state)](Json message) {
+    if (const auto call = weak.lock()) {
+      call->tell(std::move(message));
+    }
+  };
   McpProgress progress;
   if (!token->is_null()) {
-    progress = [weak = std::weak_ptr(state), notes = ProgressNotes(std::move(*token))](
+    progress = [tell, notes = ProgressNotes(std::move(*token))](
                    std::uint64_t done, std::uint64_t total, std::string_view message) mutable {
-      const auto call = weak.lock();
-      if (!call || call->over || call->response) {
-        return;
-      }
       if (auto note = notes.note(ProgressNotes::Clock::now(), done, total, message)) {
-        call->progress = std::move(note);
-        call->changed.notify();
+        tell(std::move(*note));
       }
     };
   }
@@ -334,13 +395,21 @@ std::expected<McpCall, McpError> McpSession::begin(Key key, McpMessage request) 
                         std::shared_ptr<McpCall::State> to) -> Async<> {
     to->respond(co_await how->serve(std::move(what)));
   };
-  Request what{app_, std::move(key), id_, std::move(request.params), std::move(progress)};
-  asio::co_spawn(app_.io, serve(*method, std::move(what), state),
-                 asio::bind_cancellation_slot(state->signal.slot(), [state](std::exception_ptr) {
-                   // Nothing when there is a response, or somebody cancelled it.
-                   state->respond(mcp_refuse(McpCode::kInternalError, Reason::kInternal,
-                                             "the server made a mistake"));
-                 }));
+  Request what{app_, std::move(key), id_, state->id, std::move(request.params), std::move(progress),
+               tell};
+  asio::co_spawn(
+      app_.io, serve(*method, std::move(what), state),
+      asio::bind_cancellation_slot(
+          state->signal.slot(), [state, log = app_.log, log_id](const std::exception_ptr& error) {
+            if (state->over || !error) {
+              return;  // somebody cancelled it, or there is a response
+            }
+            if (log != nullptr) {
+              log->write("error", fmt::format("{}: {}", state->method, message_of(error)), log_id);
+            }
+            state->respond(mcp_refuse(McpCode::kInternalError, Reason::kInternal,
+                                      "the server made a mistake, which its log tells of"));
+          }));
   return McpCall(state);
 }
 

@@ -23,25 +23,32 @@
 
 namespace msb::server {
 
-// Revisions of the protocol, the newest first.
+// How a client says which revision of the protocol it speaks: up to 2025-11-25 once, by initialize,
+// and since 2026-07-28 in each request.
+enum class McpEra : std::uint8_t { kLegacy, kModern };
+inline constexpr std::string_view kModernRevision = "2026-07-28";
+// Those that initialize agrees on, the newest first.
 inline constexpr std::array<std::string_view, 4> kMcpRevisions = {"2025-11-25", "2025-06-18",
                                                                   "2025-03-26", "2024-11-05"};
 bool is_mcp_revision(std::string_view word);
 
-// JSON-RPC 2.0, section 5.1.
+// JSON-RPC 2.0, section 5.1, and those that the revision 2026-07-28 adds.
 enum class McpCode : int {
   kParseError = -32700,
   kInvalidRequest = -32600,
   kUnknownMethod = -32601,
   kInvalidParams = -32602,
   kInternalError = -32603,
-  kServerError = -32000,
+  kServerError = -32000,  // of the legacy era alone
+  kHeaderMismatch = -32020,
+  kUnsupportedRevision = -32022,
 };
 
 // Why a message has no result.
 struct McpError {
   McpCode code = McpCode::kInternalError;
   Problem problem;
+  Json data = Json::object();  // what it tells besides
 };
 using McpResult = std::expected<Json, McpError>;
 
@@ -62,7 +69,7 @@ struct BadMessage {
 std::expected<McpMessage, BadMessage> read_message(std::string_view text);
 
 // {"jsonrpc", "id", "result"}, or {"jsonrpc", "id", "error": {"code", "message", "data":
-// {"code"}}}, where data.code is the number of the 0.2 line.
+// {"code"}}}, where data.code is the number of the 0.2 line, beside what else the error tells.
 Json response_message(const Json& id, McpResult result);
 
 // Tells how far a call is; empty when its client did not ask. `total`: 0 when it is not known.
@@ -98,7 +105,7 @@ class McpCall {
 
   // Until take() has something or over(), or `deadline`; whether it was the former.
   Async<bool> wait(Signal::Clock::time_point deadline = Signal::Clock::time_point::max());
-  // The next message for the client: of its progress the latest, and then the response.
+  // The next message for the client: of its notifications the latest, and then the response.
   std::optional<Json> take();
   // Whether no message will come: the response was taken, or the request was cancelled.
   [[nodiscard]] bool over() const;
@@ -112,15 +119,16 @@ class McpSession {
   // Requests of one session at a time.
   static constexpr std::size_t kMaxCalls = 64;
 
-  // `id`: what its ephemeral sandboxes are known by; empty when there can be none.
+  // `id`: what its ephemeral sandboxes are known by; empty: they do not end with it.
   McpSession(App& app, std::string id) : app_(app), id_(std::move(id)) {}
   McpSession(const McpSession&) = delete;
   McpSession& operator=(const McpSession&) = delete;
 
   [[nodiscard]] const std::string& id() const { return id_; }
   // The call need not end before the session does. Fails when there are too many, or one of this
-  // id.
-  std::expected<McpCall, McpError> begin(Key key, McpMessage request);
+  // id, and for a method that the era does not have. `log_id`: what the log calls the request.
+  std::expected<McpCall, McpError> begin(Key key, McpMessage request, McpEra era = McpEra::kLegacy,
+                                         const std::string& log_id = "");
   void notify(const McpMessage& notification);
   // Requests that are being served.
   [[nodiscard]] std::size_t calls() const;

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "oci/base64.hpp"
-#include "server/v1_streams.hpp"
+#include "server/utf8.hpp"
 
 namespace msb::server {
 
@@ -122,11 +122,11 @@ Json file_content(FilePiece piece) {
       piece.offset == 0 && !more ? image_type(piece.bytes) : std::string_view();
   // A character that the piece ends in the middle of is for the next one.
   const std::size_t length = piece.bytes.size();
-  std::string text = v1::WholeCharacters().add(piece.bytes);
+  std::string text = WholeCharacters().add(piece.bytes);
   const bool whole = text.size() == length || (more && !text.empty());
   if (!image.empty()) {
     content.push_back(image_content(image, oci::encode_base64(piece.bytes)));
-  } else if (whole && !text.contains('\0') && v1::is_utf8(text)) {
+  } else if (whole && !text.contains('\0') && is_utf8(text)) {
     piece.bytes.resize(text.size());
     content.push_back(text_content(text));
   } else {

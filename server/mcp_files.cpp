@@ -33,37 +33,13 @@ constexpr std::chrono::seconds kPatience{120};              // for an operation 
 template <typename T>
 Async<Outcome<T>> ask_files(std::shared_ptr<const Guest> guest,
                             std::function<void(Files&, Files::Done<T>)> begin) {
-  struct State {
-    std::unique_ptr<Files> files;
-    std::optional<protocol::Answer<T>> answer;
-    Signal come;
-  };
-  auto files = guest->files();
+  AgentAnswer<T> answer;
+  const auto files = guest->files();
   if (!files) {
     co_return std::unexpected(files.error());
   }
-  // Callbacks end with the files, so they may have a plain pointer.
-  const auto state = std::make_unique<State>();
-  state->files = std::move(*files);
-  begin(*state->files, [where = state.get()](protocol::Answer<T> answer) {
-    where->answer.emplace(std::move(answer));
-    where->come.notify();
-  });
-  const auto deadline = Signal::Clock::now() + kPatience;
-  while (!state->answer) {
-    const bool come = co_await state->come.wait(deadline);
-    if (!come) {
-      co_return refuse(Reason::kTimeout, "the sandbox's agent does not answer");
-    }
-  }
-  if (!*state->answer) {
-    co_return std::unexpected(Guest::problem_of(state->answer->error()));
-  }
-  if constexpr (std::is_void_v<T>) {
-    co_return Outcome<T>();
-  } else {
-    co_return std::move(**state->answer);
-  }
+  begin(**files, answer.done());
+  co_return co_await answer.take(Signal::Clock::now() + kPatience);
 }
 
 // The agent of a sandbox that the call looks into, whatever its key may change.
@@ -129,7 +105,8 @@ Json describe_entry(const FileEntry& entry) {
                 {"type", type_word(entry.fields.mode)},
                 {"size", entry.fields.size},
                 {"mode", fmt::format("{:o}", entry.fields.mode & kPermissions)},
-                {"modified_at", format_time(entry.fields.modified_ns / kMillisecond)}};
+                {"modified_at",
+                 format_time(std::max<std::int64_t>(entry.fields.modified_ns / kMillisecond, 0))}};
   if (!entry.target.empty()) {
     shown["target"] = entry.target;
   }

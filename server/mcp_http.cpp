@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "oci/printable.hpp"
+#include "server/mcp_era.hpp"
 #include "server/rpc.hpp"
 
 namespace msb::server {
@@ -25,10 +26,12 @@ constexpr unsigned kRetryAfter = 60;  // seconds, when there are too many sessio
 
 constexpr std::string_view kEvents = "text/event-stream";
 constexpr const char* kSessionField = "Mcp-Session-Id";
+constexpr const char* kRevisionField = "MCP-Protocol-Version";
 
 constexpr unsigned kAccepted = 202;
 constexpr unsigned kNoContent = 204;
 constexpr unsigned kBadRequest = 400;
+constexpr unsigned kNotFound = 404;
 constexpr unsigned kNotAcceptable = 406;
 constexpr unsigned kUnsupportedType = 415;
 
@@ -57,17 +60,8 @@ HttpAnswer bare(unsigned status) {
   return {status, "", "", {}};
 }
 
-// What a request's fields say against it; nothing when it may be read.
+// What its fields say against a message; nothing when it may be read.
 std::optional<HttpAnswer> judge_fields(const Exchange& exchange) {
-  const std::string_view revision = exchange.header("MCP-Protocol-Version");
-  if (!revision.empty() && !is_mcp_revision(revision)) {
-    return refusal(Reason::kInvalid,
-                   fmt::format("the MCP-Protocol-Version '{}' is not spoken here: {} and older are",
-                               oci::printable(revision), kMcpRevisions.front()));
-  }
-  if (exchange.line().method != "POST") {
-    return std::nullopt;
-  }
   const Acceptable acceptable = read_accept(exchange.header("Accept"));
   if (!acceptable.json && !acceptable.events) {
     return refusal(Reason::kInvalid, "\"Accept\" has to have application/json or text/event-stream",
@@ -162,9 +156,9 @@ Async<std::optional<Json>> await_response(McpCall& call, Signal::Clock::time_poi
 }
 
 // Answers with what the call gives.
-Async<> answer_call(McpCall call, bool wants_progress, Exchange& exchange) {
+Async<> answer_call(McpCall call, bool told_more, Exchange& exchange) {
   const Acceptable acceptable = read_accept(exchange.header("Accept"));
-  if (acceptable.events && (wants_progress || !acceptable.json)) {
+  if (acceptable.events && (told_more || !acceptable.json)) {
     co_await stream(call, exchange);
     co_return;
   }
@@ -179,9 +173,22 @@ Async<> answer_call(McpCall call, bool wants_progress, Exchange& exchange) {
   }
 }
 
-bool wants_progress(const Json& params) {
-  const auto meta = params.find("_meta");
-  return meta != params.end() && meta->is_object() && meta->contains("progressToken");
+// Whether there is something to tell before the response.
+bool is_told_more(const McpMessage& request) {
+  const auto meta = request.params.find("_meta");
+  return request.method == "subscriptions/listen" ||
+         (meta != request.params.end() && meta->is_object() && meta->contains("progressToken"));
+}
+
+// The error of a message that is not served.
+HttpAnswer error_to(const Json& id, McpError error, unsigned status = 200) {
+  return json_answer(response_message(id, std::unexpected(std::move(error))), status);
+}
+
+// That of a request; null when it has none, as those of clients of the 0.2 line.
+Outcome<SharedSession> session_of(const McpSessions& sessions, const Exchange& exchange) {
+  const std::string_view id = exchange.header(kSessionField);
+  return id.empty() ? SharedSession() : sessions.find(exchange.key, id);
 }
 
 // initialize, which begins a session when it has a result.
@@ -190,7 +197,7 @@ Async<> initialize(App& app, McpSessions& sessions, McpMessage request, Exchange
   Json id = request.id;
   auto call = none.begin(exchange.key, std::move(request));
   if (!call) {
-    exchange.answer(json_answer(response_message(id, std::unexpected(call.error()))));
+    exchange.answer(error_to(id, std::move(call.error())));
     co_return;
   }
   const auto response = co_await await_response(*call, Signal::Clock::time_point::max());
@@ -215,8 +222,13 @@ Async<> initialize(App& app, McpSessions& sessions, McpMessage request, Exchange
   exchange.answer(std::move(answer));
 }
 
-// A message of a client. `session`: null when it has none, as clients of the 0.2 line.
-Async<> take_message(App& app, McpSessions& sessions, SharedSession session, Exchange& exchange) {
+// A message of a client. Where it fails once its id is known, the error has that: clients that try
+// the newest revision first tell by it whether to begin again with an older one.
+Async<> take_message(App& app, McpSessions& sessions, Exchange& exchange) {
+  if (auto answer = judge_fields(exchange)) {
+    exchange.answer(std::move(*answer));
+    co_return;
+  }
   const auto body = co_await exchange.body();
   if (!body) {
     exchange.answer(rpc_error_answer(body.error(), nullptr));
@@ -224,11 +236,28 @@ Async<> take_message(App& app, McpSessions& sessions, SharedSession session, Exc
   }
   auto message = read_message(*body);
   if (!message) {
-    HttpAnswer answer = json_answer(
-        response_message(message.error().id, std::unexpected(message.error().error)), kBadRequest);
-    exchange.answer(std::move(answer));
+    BadMessage& bad = message.error();
+    exchange.answer(error_to(bad.id, std::move(bad.error), kBadRequest));
     co_return;
   }
+  const McpFields fields{exchange.header(kRevisionField), exchange.header("Mcp-Method"),
+                         exchange.header("Mcp-Name")};
+  auto era = judge_era(*message, &fields);
+  if (!era) {
+    exchange.answer(error_to(message->id, std::move(era.error()), kBadRequest));
+    co_return;
+  }
+  const bool modern = *era == McpEra::kModern;
+  SharedSession session;
+  if (!modern) {
+    auto found = session_of(sessions, exchange);
+    if (!found) {
+      exchange.answer(rpc_error_answer(found.error(), message->id));
+      co_return;
+    }
+    session = std::move(*found);
+  }
+  const InUse use(session);
   if (message->kind != McpMessage::Kind::kRequest) {
     if (session) {
       session->protocol.notify(*message);
@@ -241,20 +270,25 @@ Async<> take_message(App& app, McpSessions& sessions, SharedSession session, Exc
         {Reason::kUnavailable, "the server is about to end", std::nullopt}, message->id));
     co_return;
   }
-  if (!session && message->method == "initialize") {
+  if (!modern && !session && message->method == "initialize") {
     co_await initialize(app, sessions, std::move(*message), exchange);
     co_return;
   }
   McpSession none(app, "");
   McpSession& its = session ? session->protocol : none;
-  const bool progress = wants_progress(message->params);
+  const bool told_more = is_told_more(*message);
   const Json id = message->id;
-  auto call = its.begin(exchange.key, std::move(*message));
+  auto call = its.begin(exchange.key, std::move(*message), *era, exchange.id());
   if (!call) {
-    exchange.answer(json_answer(response_message(id, std::unexpected(call.error()))));
+    const bool unknown = call.error().code == McpCode::kUnknownMethod;
+    HttpAnswer answer = error_to(id, std::move(call.error()));
+    if (modern && unknown) {
+      answer.status = kNotFound;
+    }
+    exchange.answer(std::move(answer));
     co_return;
   }
-  co_await answer_call(std::move(*call), progress, exchange);
+  co_await answer_call(std::move(*call), told_more, exchange);
 }
 
 // A stream for what answers nothing. There is no such thing yet, but clients that have one know
@@ -288,6 +322,38 @@ HttpAnswer no_such_method(std::string message) {
   HttpAnswer answer = refusal(Reason::kNoMethod, std::move(message));
   answer.headers.emplace_back("Allow", "GET, POST, DELETE");
   return answer;
+}
+
+// What a client asks of its session as such.
+Async<> serve_session(App& app, McpSessions& sessions, Exchange& exchange) {
+  const std::string_view revision = exchange.header(kRevisionField);
+  if (!revision.empty() && !is_modern(revision) && !is_mcp_revision(revision)) {
+    exchange.answer(refusal(
+        Reason::kInvalid,
+        fmt::format("the MCP-Protocol-Version '{}' is not spoken here", oci::printable(revision))));
+    co_return;
+  }
+  Outcome<SharedSession> found = SharedSession();  // the modern era has none
+  if (!is_modern(revision)) {
+    found = session_of(sessions, exchange);
+  }
+  if (!found) {
+    exchange.answer(rpc_error_answer(found.error(), nullptr));
+    co_return;
+  }
+  const SharedSession session = std::move(*found);
+  const InUse use(session);
+  const std::string& method = exchange.line().method;
+  if (method == "GET" && session && read_accept(exchange.header("Accept")).events) {
+    co_await listen(app, session, exchange);
+  } else if (method == "DELETE" && session) {
+    co_await sessions.end(session);
+    exchange.answer(bare(kNoContent));
+  } else {
+    exchange.answer(
+        no_such_method(fmt::format("{} is for clients with a session{}", method,
+                                   method == "GET" ? " that accept text/event-stream" : "")));
+  }
 }
 
 }  // namespace
@@ -422,34 +488,13 @@ Async<> McpSessions::end_all() {
 }
 
 Async<> serve_mcp(App& app, McpSessions& sessions, Exchange& exchange) {
-  if (auto answer = judge_fields(exchange)) {
-    exchange.answer(std::move(*answer));
-    co_return;
-  }
-  SharedSession session;
-  if (const std::string_view id = exchange.header(kSessionField); !id.empty()) {
-    auto found = sessions.find(exchange.key, id);
-    if (!found) {
-      exchange.answer(rpc_error_answer(found.error(), nullptr));
-      co_return;
-    }
-    session = std::move(*found);
-  }
-  const InUse use(session);
   const std::string& method = exchange.line().method;
   if (exchange.line().path.size() != 1) {
     exchange.answer(refusal(Reason::kNotFound, "there is nothing at this path: MCP is at /mcp"));
   } else if (method == "POST") {
-    co_await take_message(app, sessions, session, exchange);
-  } else if (method == "GET" && session && read_accept(exchange.header("Accept")).events) {
-    co_await listen(app, session, exchange);
-  } else if (method == "DELETE" && session) {
-    co_await sessions.end(session);
-    exchange.answer(bare(kNoContent));
+    co_await take_message(app, sessions, exchange);
   } else if (method == "GET" || method == "DELETE") {
-    exchange.answer(
-        no_such_method(fmt::format("{} is for clients with a session{}", method,
-                                   method == "GET" ? " that accept text/event-stream" : "")));
+    co_await serve_session(app, sessions, exchange);
   } else {
     exchange.answer(no_such_method("messages come by POST"));
   }

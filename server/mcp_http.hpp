@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The Model Context Protocol over HTTP: its "Streamable HTTP" transport, at /mcp
-// (modelcontextprotocol.io/specification/2025-11-25/basic/transports), with and without sessions.
+// (modelcontextprotocol.io/specification/2026-07-28/basic/transports), each request by itself; and
+// as it was up to 2025-11-25, with sessions, and without, as clients of the 0.2 line.
 #pragma once
 
 #include <chrono>

@@ -12,6 +12,7 @@
 #include "server/client_spec.hpp"
 #include "server/mcp_content.hpp"
 #include "server/mcp_tools.hpp"
+#include "server/policy.hpp"
 #include "server/run_results.hpp"
 
 namespace msb::server::tools {
@@ -20,6 +21,8 @@ namespace {
 
 constexpr std::uint64_t kUsualTail = 100;  // lines of a log
 constexpr std::size_t kMaxLog = std::size_t{4} << 20;
+// After so many seconds without use an ephemeral sandbox ends that no session ends.
+constexpr std::uint32_t kSessionlessIdle = 30 * 60;
 
 Content sentence(const Served& served, std::string_view done) {
   return Json::array({text_content(fmt::format("Sandbox {} {} successfully", served->name, done))});
@@ -73,24 +76,25 @@ Outcome<CreateWords> create_words(const ToolCall& call) {
   if (const auto labels = call.arguments.find("labels"); labels != call.arguments.end()) {
     words.record.labels = labels->get<std::map<std::string, std::string>>();
   }
+  if (auto good = check_labels(words.record.labels); !good) {
+    return std::unexpected(good.error());
+  }
   const auto ephemeral = call.arguments.find("ephemeral");
   if (ephemeral == call.arguments.end() || *ephemeral == false) {
     return words;
   }
-  if (call.session.empty()) {
-    return refuse(Reason::kInvalid,
-                  "\"ephemeral\" is for clients with a session, which begins with initialize and "
-                  "its Mcp-Session-Id");
-  }
   const auto there = call.app.sandboxes.find(call.key, words.space, words.name);
-  if (there && (*there)->record.session != call.session) {
+  if (there && (!(*there)->record.ephemeral || (*there)->record.session != call.session)) {
     return refuse(Reason::kConflict,
-                  "there is a sandbox '{}' already, and it does not end with this session; leave "
-                  "\"ephemeral\" out to use it, or take another name",
+                  "there is a sandbox '{}' already, and it does not end as an ephemeral one of "
+                  "yours; leave \"ephemeral\" out to use it, or take another name",
                   words.name);
   }
   words.record.ephemeral = true;
   words.record.session = call.session;
+  if (call.session.empty() && !words.record.spec.idle_timeout_s) {
+    words.record.spec.idle_timeout_s = kSessionlessIdle;
+  }
   return words;
 }
 
@@ -184,8 +188,11 @@ Async<Content> resume(ToolCall call) {
 }
 
 Async<Content> list(ToolCall call) {
+  co_await call.app.sandboxes.refresh_all();
   Json all = Json::array();
-  for (const Served& served : call.app.sandboxes.list(call.key, text_argument(call, "namespace"))) {
+  const std::string space = text_argument(call, "namespace");
+  for (const Served& served :
+       call.app.sandboxes.list(call.key, space == kAllNamespaces ? "" : space)) {
     all.push_back(describe(*served));
   }
   co_return Json::array({document_content({{"sandboxes", std::move(all)}})});

@@ -19,6 +19,7 @@
 
 #include "base/fd.hpp"
 #include "server/mcp.hpp"
+#include "server/mcp_era.hpp"
 
 namespace msb::server {
 
@@ -153,6 +154,14 @@ std::expected<McpMessage, BadMessage> read_line(const MessageLines::Line& line) 
   return std::unexpected(std::move(bad));
 }
 
+std::expected<McpCall, McpError> begin_call(Conversation& conversation, McpMessage request) {
+  auto era = judge_era(request, nullptr);
+  if (!era) {
+    return std::unexpected(std::move(era.error()));
+  }
+  return conversation.session.begin(conversation.key, std::move(request), *era);
+}
+
 Async<> take_line(Shared conversation, MessageLines::Line line) {
   auto message = read_line(line);
   if (!message) {
@@ -166,7 +175,7 @@ Async<> take_line(Shared conversation, MessageLines::Line line) {
     co_return;
   }
   const Json id = message->id;
-  auto call = conversation->session.begin(conversation->key, std::move(*message));
+  auto call = begin_call(*conversation, std::move(*message));
   if (!call) {
     Json response = response_message(id, std::unexpected(std::move(call.error())));
     co_await conversation->stdio.write(std::move(response));

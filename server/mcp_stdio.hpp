@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Model Context Protocol on standard input and output: a message a line
-// (modelcontextprotocol.io/specification/2025-11-25/basic/transports, "stdio").
+// The Model Context Protocol on standard input and output: a message a line, each of either era
+// (modelcontextprotocol.io/specification/2026-07-28/basic/transports, "stdio").
 #pragma once
 
 #include <cstddef>
@@ -14,10 +14,10 @@
 
 namespace msb::server {
 
-// Serves one session with the rights of `key`, until standard input ends, SIGTERM or SIGINT comes,
+// Serves one client with the rights of `key`, until standard input ends, SIGTERM or SIGINT comes,
 // or nobody reads standard output, for which SIGPIPE has to be ignored. Requests are served at the
 // same time; when the input ends, those that are under way have a moment to finish. At the end the
-// session's ephemeral sandboxes are removed.
+// client's ephemeral sandboxes are removed.
 Async<> serve_stdio(App& app, Key key);
 
 // Cuts what comes in pieces into lines. Pure.

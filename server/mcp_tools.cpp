@@ -26,8 +26,8 @@ constexpr const char* kTools = R"json([
     "example": {"sandbox": "work", "config": {"image": "python:3.12-slim", "memory": 1024}, "ephemeral": true},
     "required": ["sandbox"],
     "properties": {"sandbox": null, "namespace": null, "config": null,
-      "ephemeral": {"type": "boolean", "description": "Remove it with all its files when this session ends. Else it stays until it is removed."},
-      "labels": {"type": "object", "additionalProperties": {"type": "string", "maxLength": 1024}, "description": "Words to know it by later: {\"task\": \"report\"}."}},
+      "ephemeral": {"type": "boolean", "description": "Remove it with all its files when this session ends, or, over HTTP without a session, when it was not used for half an hour (config.idle_timeout). Else it stays until it is removed."},
+      "labels": {"type": "object", "additionalProperties": {"type": "string", "maxLength": 255}, "description": "Words to know it by later: {\"task\": \"report\"}."}},
     "hints": [false, false, true, true]},
   {"name": "sandbox_stop", "title": "Stop a sandbox",
     "description": "Stops a sandbox. What runs in it ends; its files stay for the next start, unless it is ephemeral.",
@@ -262,6 +262,9 @@ Async<McpResult> call_mcp_tool(ToolCall call, Json params) {
   call.arguments = given == params.end() || given->is_null() ? Json::object() : std::move(*given);
   if (auto good = check_tool_arguments(*tool, call.arguments); !good) {
     co_return failure(good.error().message);
+  }
+  if (std::string sandbox = text_argument(call, "sandbox"); !sandbox.empty()) {
+    co_await call.app.sandboxes.refresh(call.key, space_argument(call), std::move(sandbox));
   }
   const auto* function = std::ranges::find(kFunctions, word, &NamedTool::name);
   auto content = co_await function->call(std::move(call));

@@ -12,6 +12,7 @@
 #include "base/publish.hpp"
 #include "oci/printable.hpp"
 #include "oci/reference.hpp"
+#include "oci/settings.hpp"
 #include "sandbox/disk.hpp"
 #include "sandbox/image_choice.hpp"
 #include "sandbox/spec_words.hpp"
@@ -82,9 +83,6 @@ bool matches(std::string_view name, std::string_view pattern) {
 }
 
 bool is_allowed(const oci::Reference& reference, std::string_view pattern) {
-  if (pattern == kAnyText) {
-    return true;
-  }
   const std::size_t slash = pattern.find('/');
   const bool has_registry = slash != pattern.npos && names_registry(pattern.substr(0, slash));
   const bool of_hub = reference.registry == oci::kDefaultRegistry;
@@ -124,6 +122,41 @@ bool may_be_digest(std::string_view image) {
   return image.size() >= kLeast && image.find_first_not_of("0123456789abcdef") == image.npos;
 }
 
+// With the aliases of now, which whatever starts or pulls the image goes by.
+Result<oci::Settings> image_settings() {
+  const auto path = oci::settings_path();
+  return path ? oci::load_settings(*path) : std::unexpected(path.error());
+}
+
+// What may be had, of a list that is not everything.
+Outcome<void> judge_listed(const std::string& image, const std::vector<std::string>& list) {
+  const auto aliases = image_settings();
+  if (!aliases) {
+    return refuse(Reason::kInternal, aliases.error());
+  }
+  const std::string meant = oci::resolve_alias(*aliases, image);
+  const auto reference = oci::parse_reference(meant);
+  if (!reference) {
+    return refuse(Reason::kInvalid, reference.error());
+  }
+  const auto allows = [&](const std::string& pattern) {
+    return is_allowed(*reference, oci::resolve_alias(*aliases, pattern));
+  };
+  if (std::ranges::none_of(list, allows)) {
+    return refuse(Reason::kForbidden,
+                  "the image {}{} is not allowed: the operator's \"allow\": \"images\" has {}",
+                  shown(image), meant == image ? "" : fmt::format(", which is {},", shown(meant)),
+                  listed(list, shown));
+  }
+  if (may_be_digest(image) && std::ranges::find(list, image) == list.end()) {
+    return refuse(Reason::kForbidden,
+                  "the image {} may be meant by digits of its digest, which are not allowed; write "
+                  "its name with a tag, such as python:3.12",
+                  shown(image));
+  }
+  return {};
+}
+
 Outcome<void> judge_image(const std::string& image, const Settings& settings) {
   if (sandbox::is_local_image(image)) {
     return refuse(
@@ -132,26 +165,11 @@ Outcome<void> judge_image(const std::string& image, const Settings& settings) {
         "an image of a registry, such as python:3.12",
         shown(image));
   }
-  const auto reference = oci::parse_reference(image);
-  if (!reference) {
+  if (const auto reference = oci::parse_reference(image); !reference) {
     return refuse(Reason::kInvalid, reference.error());
   }
-  const auto allows = [&](std::string_view pattern) { return is_allowed(*reference, pattern); };
-  if (std::ranges::none_of(settings.images, allows)) {
-    return refuse(Reason::kForbidden,
-                  "the image {} is not allowed: the operator's \"allow\": \"images\" has {}",
-                  shown(image), listed(settings.images, shown));
-  }
-  const auto means_it = [&](std::string_view pattern) {
-    return pattern == kAnyText || pattern == image;
-  };
-  if (may_be_digest(image) && std::ranges::none_of(settings.images, means_it)) {
-    return refuse(Reason::kForbidden,
-                  "the image {} may be meant by digits of its digest, which are not allowed; write "
-                  "its name with a tag, such as python:3.12",
-                  shown(image));
-  }
-  return {};
+  const bool any = std::ranges::find(settings.images, kAnyText) != settings.images.end();
+  return any ? Outcome<void>() : judge_listed(image, settings.images);
 }
 
 // Whether a number is one that its word could be. `what`: its name.
@@ -356,6 +374,33 @@ Outcome<void> apply_policy(SandboxSpec& spec, const Settings& settings, const Ke
 
 Outcome<void> check_image(const std::string& image, const Settings& settings) {
   return judge_image(image, settings);
+}
+
+Outcome<void> check_labels(const std::map<std::string, std::string>& labels) {
+  constexpr std::size_t kMaxLabels = 64;
+  constexpr std::size_t kMaxLabelName = 63;
+  // Commas and equals signs are what lists of them are written with.
+  if (labels.size() > kMaxLabels) {
+    return refuse(Reason::kInvalid, "\"labels\" has {} of them, and {} are the most", labels.size(),
+                  kMaxLabels);
+  }
+  for (const auto& [name, value] : labels) {
+    const bool good =
+        !name.empty() && name.size() <= kMaxLabelName && std::ranges::all_of(name, [](char c) {
+          return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                 std::string_view("._/-").contains(c);
+        });
+    if (!good) {
+      return refuse(Reason::kInvalid,
+                    "'{}' is no name for a label: it has 1 to {} letters, digits, '.', '_', '/' "
+                    "and '-'",
+                    oci::printable(name), kMaxLabelName);
+    }
+    if (value.contains(',')) {
+      return refuse(Reason::kInvalid, "the value of the label '{}' has a comma", name);
+    }
+  }
+  return {};
 }
 
 Outcome<void> check_volumes(const std::vector<sandbox::OpenVolume>& volumes,

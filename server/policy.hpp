@@ -3,6 +3,7 @@
 // key. A refusal says by which rule.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -25,10 +26,15 @@ namespace msb::server {
 // the name of a registry matches images of that one alone, and what does not, none but Docker
 // Hub's.
 // "*" alone is everything. A tag does not count where there is a digest, which is what gets pulled.
+// An alias of the image settings (oci/settings.hpp) is what it stands for, in the list and as it is
+// asked for: both are read then, as they are when a sandbox starts.
 Outcome<void> apply_policy(sandbox::SandboxSpec& spec, const Settings& settings, const Key& key);
 
 // Its rule about images, for one that is only pulled.
 Outcome<void> check_image(const std::string& image, const Settings& settings);
+
+// The labels of a sandbox, as lists can be filtered by: kInvalid for those that cannot be.
+Outcome<void> check_labels(const std::map<std::string, std::string>& labels);
 
 // Volumes once they are opened, by the paths that they really have.
 Outcome<void> check_volumes(const std::vector<sandbox::OpenVolume>& volumes,

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -39,6 +40,9 @@ std::string refusal(SandboxSpec spec, Reason reason, const Settings& settings = 
   CHECK(spec == before);
   return judged.error().message;
 }
+
+// Whoever runs the tests may have aliases.
+[[maybe_unused]] const int kNoImageSettings = ::setenv("MSB_CONFIG", "/nonexistent", 1);
 
 bool allows_image(const std::vector<std::string>& images, const std::string& image) {
   Settings settings;
@@ -120,6 +124,24 @@ TEST_CASE("a pattern lets in no other registry and no other owner") {
   CHECK_FALSE(allows_image({"*/python"}, "evil.io/python"));
   CHECK(allows_image({"*/python"}, "somebody/python"));
   CHECK_FALSE(allows_image({"me*/x"}, "me.evil.io/x"));
+}
+
+TEST_CASE("an alias is what it stands for, in the list and as it is asked for") {
+  CHECK(allows_image({"python:3.12-slim"}, "microsandbox/python"));
+  CHECK(allows_image({"python"}, "microsandbox/python:3.11"));
+  CHECK(allows_image({"microsandbox/python"}, "microsandbox/python"));
+  CHECK(allows_image({"microsandbox/python"}, "python:3.12-slim"));
+  CHECK_FALSE(allows_image({"node"}, "microsandbox/python"));
+  CHECK_FALSE(allows_image({"python:3.11"}, "microsandbox/python"));
+  CHECK_FALSE(allows_image({"microsandbox/*"}, "microsandbox/python"));
+  CHECK_FALSE(allows_image({"microsandbox/python"}, "docker.io/microsandbox/python"));
+  Settings settings;
+  settings.images = {"node"};
+  SandboxSpec spec;
+  spec.image = "microsandbox/python";
+  CHECK(refusal(spec, Reason::kForbidden, settings) ==
+        "the image \"microsandbox/python\", which is \"docker.io/library/python:3.12-slim\", is "
+        "not allowed: the operator's \"allow\": \"images\" has \"node\"");
 }
 
 TEST_CASE("where there is a digest, the tag says nothing") {
@@ -412,6 +434,22 @@ TEST_CASE("a volume is allowed by where it really is") {
   volumes.pop_back();
   CHECK(check_volumes(volumes, settings));
   CHECK_FALSE(check_volumes(volumes, {}));
+}
+
+TEST_CASE("labels have names and values that a list can be filtered by") {
+  CHECK(check_labels({}));
+  CHECK(check_labels({{"a.b/c_d-1", "x=y"}, {std::string(63, 'n'), ""}}));
+  for (const char* name : {"", "a b", "a=b", "a,b", "\xc3\xa4"}) {
+    CAPTURE(name);
+    CHECK_FALSE(check_labels({{name, ""}}));
+  }
+  CHECK_FALSE(check_labels({{std::string(64, 'n'), ""}}));
+  CHECK_FALSE(check_labels({{"a", "x,y"}}));
+  std::map<std::string, std::string> many;
+  for (int i = 0; i < 65; ++i) {
+    many.emplace(fmt::format("{}", i), "");
+  }
+  CHECK_FALSE(check_labels(many));
 }
 
 TEST_CASE("a key enters its own namespace, or all") {

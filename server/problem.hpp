@@ -21,6 +21,7 @@ enum class Reason : std::uint8_t {
   kBadKey,       // there is no such key, or not any more
   kExpiredKey,   // it was valid for a time
   kForbidden,    // the key, or the operator, does not allow it
+  kDenied,       // the sandbox's own system does not, to the user that it was done as
   kNotFound,     // there is no such thing
   kNoMethod,     // of HTTP, at that path
   kConflict,     // not in the state that things are in
@@ -59,5 +60,9 @@ template <typename... Args>
 [[nodiscard]] inline std::unexpected<Problem> refuse(Reason reason, const Error& error) {
   return std::unexpected(Problem{reason, error.message, std::nullopt});
 }
+
+// To requests that come when the server is told to end, and to those that would go on without an
+// end.
+Problem about_to_end();
 
 }  // namespace msb::server

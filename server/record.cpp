@@ -29,6 +29,7 @@ Result<void> write_record(const sandbox::StateDirectory& state, const Record& re
                             {"labels", record.labels},
                             {"declared", record.declared},
                             {"ephemeral", record.ephemeral},
+                            {"keeper", record.keeper},
                             {"created_ms", record.created_ms}};
   set(document, "exec", record.exec);
   set(document, "owner", record.owner);
@@ -64,6 +65,7 @@ Result<std::optional<Record>> read_record(const sandbox::StateDirectory& state) 
   record.session = sandbox::text_member(**document, "session").value_or("");
   record.idempotency = sandbox::text_member(**document, "idempotency").value_or("");
   record.request = sandbox::text_member(**document, "request").value_or("");
+  record.keeper = sandbox::number_member(**document, "keeper").value_or(0);
   record.created_ms = sandbox::number_member(**document, "created_ms").value_or(0);
   if (const auto labels = (*document)->find("labels");
       labels != (*document)->end() && labels->is_object()) {

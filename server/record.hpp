@@ -25,6 +25,7 @@ struct Record {
   std::string session;          // the MCP session with whose end it ends; or empty
   std::string idempotency;      // what its creation was called by the client; or empty
   std::string request;          // a hash of that creation
+  std::int64_t keeper = 0;      // Keeper::id() of the process that started it last
   std::int64_t created_ms = 0;  // since 1970
 };
 

@@ -21,6 +21,7 @@ constexpr int kUnknownMethod = -32601;
 constexpr int kInvalidParams = -32602;
 constexpr int kInternalError = -32603;
 constexpr int kServerError = -32000;
+constexpr int kParseError = -32700;
 
 int code_of(Reason reason) {
   switch (reason) {
@@ -98,10 +99,7 @@ std::string text_of(const Json& params, const char* name) {
 // 0.2.6 clients always send one; later ones never do.
 std::string space_of(const Json& params, const Key& key) {
   std::string space = text_of(params, "namespace");
-  if (!space.empty()) {
-    return space;
-  }
-  return key.scope.space == kAllNamespaces ? std::string(kDefaultNamespace) : key.scope.space;
+  return space.empty() ? default_space(key) : space;
 }
 
 std::chrono::milliseconds timeout_of(const Json& params) {
@@ -145,10 +143,7 @@ Async<Outcome<Json>> stop(App& app, Key key, Json params) {
 }
 
 Async<Outcome<Json>> get_metrics(App& app, Key key, Json params) {
-  std::string space = text_of(params, "namespace");
-  if (space.empty()) {
-    space = space_of(params, key);
-  }
+  std::string space = space_of(params, key);
   std::string name = text_of(params, "sandbox");
   co_return co_await metrics_result(app.sandboxes, std::move(key), std::move(space),
                                     std::move(name));
@@ -156,10 +151,7 @@ Async<Outcome<Json>> get_metrics(App& app, Key key, Json params) {
 
 // The sandbox of a call that runs something in it.
 Outcome<Served> to_be_used(App& app, const Key& key, const Json& params) {
-  if (key.scope.read_only) {
-    return refuse(Reason::kForbidden, "the key {} is read-only, and may run nothing", key.id);
-  }
-  return app.sandboxes.find_running(key, space_of(params, key), text_of(params, "sandbox"));
+  return find_usable(app.sandboxes, key, space_of(params, key), text_of(params, "sandbox"));
 }
 
 Async<Outcome<Json>> run_repl(App& app, Key key, Json params) {
@@ -225,24 +217,21 @@ std::optional<std::string_view> method_of_path(const RequestLine& line) {
   return std::nullopt;
 }
 
-struct Call {
-  std::string method;
-  Json params;
-  Json id;
-};
+}  // namespace
 
-// A request that is none: with the id that could be read of it.
-struct BadCall {
-  int code;
-  Problem problem;
-  Json id;
-};
+HttpAnswer rpc_error_answer(const Problem& problem, const Json& id) {
+  return rpc_error(code_of(problem.reason), problem, id);
+}
 
-std::expected<Call, BadCall> read_call(const Json& request, std::string_view only) {
-  const auto bad = [](int code, Reason reason, std::string message, Json id = nullptr) {
-    return std::unexpected(
-        BadCall{code, {reason, std::move(message), std::nullopt}, std::move(id)});
+std::expected<RpcCall, HttpAnswer> read_rpc_call(std::string_view body, std::string_view only) {
+  const auto bad = [](int code, Reason reason, std::string message, const Json& id = nullptr) {
+    return std::unexpected(rpc_error(code, {reason, std::move(message), std::nullopt}, id));
   };
+  const auto document = parse_json(body);
+  if (!document) {
+    return std::unexpected(rpc_error(kParseError, document.error(), nullptr));
+  }
+  const Json& request = *document;
   if (request.is_array()) {
     return bad(kInvalidRequest, Reason::kInvalid, "batches are not taken: send one request");
   }
@@ -250,7 +239,7 @@ std::expected<Call, BadCall> read_call(const Json& request, std::string_view onl
     return bad(kInvalidRequest, Reason::kInvalid, "a request is an object");
   }
   Json id = request.contains("id") ? request["id"] : Json();
-  if (id.is_structured()) {
+  if (id.is_structured() || id.is_boolean()) {
     return bad(kInvalidRequest, Reason::kInvalid, "\"id\" is a text, a number or null");
   }
   if (text_of(request, "jsonrpc") != "2.0") {
@@ -259,8 +248,8 @@ std::expected<Call, BadCall> read_call(const Json& request, std::string_view onl
   if (!request.contains("method") || !request["method"].is_string()) {
     return bad(kInvalidRequest, Reason::kInvalid, "\"method\" has to be a text", id);
   }
-  Call call{text_of(request, "method"),
-            request.contains("params") ? request["params"] : Json::object(), std::move(id)};
+  RpcCall call{text_of(request, "method"),
+               request.contains("params") ? request["params"] : Json::object(), std::move(id)};
   std::vector<std::string_view> names;
   for (const NamedMethod& one : kMethods) {
     names.push_back(one.name);
@@ -281,10 +270,12 @@ std::expected<Call, BadCall> read_call(const Json& request, std::string_view onl
   return call;
 }
 
-}  // namespace
-
-HttpAnswer rpc_error_answer(const Problem& problem, const Json& id) {
-  return rpc_error(code_of(problem.reason), problem, id);
+HttpAnswer rpc_answer(const RpcCall& call, Json result, std::string_view only) {
+  Json answer = {{"jsonrpc", "2.0"}, {"result", result}, {"id", call.id}};
+  if (!only.empty() && result.is_string()) {
+    answer["message"] = std::move(result);  // what the later clients read there
+  }
+  return json_answer(answer);
 }
 
 Async<> serve_rpc(App& app, Exchange& exchange) {
@@ -303,16 +294,22 @@ Async<> serve_rpc(App& app, Exchange& exchange) {
     co_return;
   }
   const auto body = co_await exchange.body();
-  const auto document = body ? parse_json(*body) : Outcome<Json>(std::unexpected(body.error()));
-  if (!document) {
-    constexpr int kParseError = -32700;
-    exchange.answer(rpc_error(body ? kParseError : kInvalidRequest, document.error(), nullptr));
+  if (!body) {
+    exchange.answer(rpc_error(kInvalidRequest, body.error(), nullptr));
     co_return;
   }
-  const auto call = read_call(*document, *only);
+  const auto call = read_rpc_call(*body, *only);
   if (!call) {
-    exchange.answer(rpc_error(call.error().code, call.error().problem, call.error().id));
+    exchange.answer(call.error());
     co_return;
+  }
+  if (app.draining) {
+    exchange.answer(rpc_error_answer(about_to_end(), call->id));
+    co_return;
+  }
+  if (std::string sandbox = text_of(call->params, "sandbox"); !sandbox.empty()) {
+    co_await app.sandboxes.refresh(exchange.key, space_of(call->params, exchange.key),
+                                   std::move(sandbox));
   }
   const auto* method = std::ranges::find(kMethods, call->method, &NamedMethod::name);
   auto result = co_await method->method(app, exchange.key, call->params);
@@ -320,11 +317,7 @@ Async<> serve_rpc(App& app, Exchange& exchange) {
     exchange.answer(rpc_error_answer(result.error(), call->id));
     co_return;
   }
-  Json answer = {{"jsonrpc", "2.0"}, {"result", *result}, {"id", call->id}};
-  if (!only->empty() && result->is_string()) {
-    answer["message"] = std::move(*result);  // what the later clients read there
-  }
-  exchange.answer(json_answer(answer));
+  exchange.answer(rpc_answer(*call, std::move(*result), *only));
 }
 
 }  // namespace msb::server

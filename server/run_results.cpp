@@ -136,14 +136,6 @@ std::string_view text_of(const std::vector<std::byte>& bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-// What each of some sandboxes uses, once its agent has said so.
-struct Measuring {
-  explicit Measuring(std::size_t count) : usages(count), left(count) {}
-  std::vector<Usage> usages;
-  std::size_t left;
-  Signal changed;
-};
-
 Json metrics_of(const ServedSandbox& served, const Usage& usage) {
   constexpr std::uint64_t kMib = std::uint64_t{1} << 20;
   return {{"namespace", served.space},
@@ -229,13 +221,13 @@ Async<Outcome<Json>> run_command(Served served, CommandWords words, OnText on_te
   OutputLines lines;
   while (true) {
     auto event = co_await (*process)->next();
-    if (auto* problem = std::get_if<Problem>(&*event)) {
+    if (auto* problem = std::get_if<Problem>(&event)) {
       co_return std::unexpected(std::move(*problem));
     }
-    if (const auto* exited = std::get_if<protocol::Exited>(&*event)) {
+    if (const auto* exited = std::get_if<protocol::Exited>(&event)) {
       co_return conclude(std::move(lines), *exited, words);
     }
-    if (const auto* output = std::get_if<GuestProcess::Output>(&*event)) {
+    if (const auto* output = std::get_if<GuestProcess::Output>(&event)) {
       lines.add(output->stream, text_of(output->bytes));
       if (on_text) {
         on_text(text_of(output->bytes));
@@ -244,10 +236,41 @@ Async<Outcome<Json>> run_command(Served served, CommandWords words, OnText on_te
   }
 }
 
+// All at the same time: one whose agent does not answer is not what the others wait for.
+Async<std::vector<Outcome<Usage>>> measure_all(Sandboxes& sandboxes, std::vector<Served> all) {
+  struct Measuring {
+    std::vector<Outcome<Usage>> usages;
+    std::size_t left = 0;
+    Signal changed;
+  };
+  const auto state = std::make_shared<Measuring>();
+  state->left = all.size();
+  state->usages.resize(all.size(), refuse(Reason::kTimeout, "the sandbox's agent does not answer"));
+  const auto measure = [](const Sandboxes* of, Served served, std::shared_ptr<Measuring> told,
+                          std::size_t which) -> Async<> {
+    told->usages[which] = co_await of->measure(std::move(served));
+    --told->left;
+    told->changed.notify();
+  };
+  const auto executor = co_await asio::this_coro::executor;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    asio::co_spawn(executor, measure(&sandboxes, all[i], state, i), asio::detached);
+  }
+  const auto deadline = Signal::Clock::now() + kMetricsPatience;
+  while (state->left > 0) {
+    const bool come = co_await state->changed.wait(deadline);
+    if (!come) {
+      break;
+    }
+  }
+  co_return state->usages;
+}
+
 Async<Outcome<Json>> metrics_result(Sandboxes& sandboxes, Key key, std::string space,
                                     std::string name) {
   std::vector<Served> all;
   if (name.empty()) {
+    co_await sandboxes.refresh_all();
     all = sandboxes.list(key, space == kAllNamespaces ? "" : space);
   } else {
     auto served = sandboxes.find(
@@ -257,30 +280,10 @@ Async<Outcome<Json>> metrics_result(Sandboxes& sandboxes, Key key, std::string s
     }
     all.push_back(std::move(*served));
   }
-  // All at the same time: one whose agent does not answer is not what the others wait for.
-  const auto state = std::make_shared<Measuring>(all.size());
-  const auto measure = [](Sandboxes& of, Served served, std::shared_ptr<Measuring> told,
-                          std::size_t at) -> Async<> {
-    if (auto usage = co_await of.measure(std::move(served))) {
-      told->usages[at] = std::move(*usage);
-    }
-    --told->left;
-    told->changed.notify();
-  };
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    asio::co_spawn(co_await asio::this_coro::executor, measure(sandboxes, all[i], state, i),
-                   asio::detached);
-  }
-  const auto deadline = Signal::Clock::now() + kMetricsPatience;
-  while (state->left > 0) {
-    const bool come = co_await state->changed.wait(deadline);
-    if (!come) {
-      break;
-    }
-  }
+  const auto usages = co_await measure_all(sandboxes, all);
   Json list = Json::array();
   for (std::size_t i = 0; i < all.size(); ++i) {
-    list.push_back(metrics_of(*all[i], state->usages[i]));
+    list.push_back(metrics_of(*all[i], usages[i] ? *usages[i] : Usage()));
   }
   co_return Json{{"sandboxes", std::move(list)}};
 }

@@ -63,6 +63,9 @@ struct CommandWords {
 // cancelled.
 Async<Outcome<Json>> run_command(Served served, CommandWords words, OnText on_text);
 
+// What each of them uses. Its agent has five seconds to say so.
+Async<std::vector<Outcome<Usage>>> measure_all(Sandboxes& sandboxes, std::vector<Served> all);
+
 // {"sandboxes": [{"namespace", "name", "running", "cpu_usage", "memory_usage", "disk_usage"}]}, in
 // percent of one processor, MiB and bytes; null where it is not known. `space` empty or "*": all
 // that the key may see. `name` empty: all in there.

@@ -18,8 +18,6 @@ namespace msb::server {
 
 namespace {
 
-using std::chrono::seconds;
-
 constexpr std::size_t kMaxStarting = 32;
 constexpr std::size_t kMaxSandboxes = 4096;  // also of those that do not run
 constexpr std::uint32_t kDefaultMemoryMib = 512;
@@ -148,6 +146,7 @@ Outcome<Served> Sandboxes::enlist(const Key& key, CreateWords& words) {
   auto served = std::make_shared<ServedSandbox>(
       words.space, words.name, state_of(words.space, words.name), std::move(words.record));
   sandboxes_[{words.space, words.name}] = served;
+  ++changes_;
   return served;
 }
 
@@ -187,16 +186,14 @@ Async<Outcome<Served>> Sandboxes::create(const Key& key, CreateWords words, Pull
   if (auto room = check_room(key, words.record, nullptr); !room) {
     co_return std::unexpected(room.error());
   }
-  const auto patience = words.patience;
   auto served = enlist(key, words);
   if (!served) {
     co_return std::unexpected(served.error());
   }
   (*served)->stage = Stage::kStarting;  // what there is room for is counted from here on
-  const auto work = [](Sandboxes* self, Served one, PullProgress told,
-                       std::optional<seconds> patient) -> Async<Outcome<Served>> {
+  const auto work = [](Sandboxes* self, Served one, PullProgress told) -> Async<Outcome<Served>> {
     const auto pass = co_await one->gate.enter();
-    auto up = co_await self->bring_up(one, std::move(told), patient);
+    auto up = co_await self->bring_up(one, std::move(told));
     if (!up) {
       // Nothing was in it yet.
       co_await self->discard(one);
@@ -204,7 +201,7 @@ Async<Outcome<Served>> Sandboxes::create(const Key& key, CreateWords words, Pull
     }
     co_return one;
   };
-  co_return co_await shield(work(this, *served, std::move(progress), patience));
+  co_return co_await shield(work(this, *served, std::move(progress)));
 }
 
 Async<Outcome<Served>> Sandboxes::start_or_create(const Key& key, CreateWords words,
@@ -222,15 +219,17 @@ Async<Outcome<Served>> Sandboxes::start_or_create(const Key& key, CreateWords wo
   if (auto writable = check_writable(key); !writable) {
     co_return std::unexpected(writable.error());
   }
+  std::optional<Record> changed;
   if (!words.record.spec.image.empty() && served->stage == Stage::kStopped) {
     if (auto allowed = apply_policy(words.record.spec, options_.settings, key); !allowed) {
       co_return std::unexpected(allowed.error());
     }
-    served->record.spec = std::move(words.record.spec);
-    served->record.exec = std::move(words.record.exec);
-    served->record.declared = false;
+    changed = served->record;
+    changed->spec = std::move(words.record.spec);
+    changed->exec = std::move(words.record.exec);
+    changed->declared = false;
   }
-  co_return co_await start(key, served, std::move(progress));
+  co_return co_await start_as(key, served, std::move(changed), std::move(progress));
 }
 
 // The sandbox of that name in the project that the operator gave the server.
@@ -275,16 +274,26 @@ Async<Outcome<void>> Sandboxes::find_declared(CreateWords& words) {
   if (!record) {
     co_return std::unexpected(record.error());
   }
+  const auto idle = words.record.spec.idle_timeout_s;
   words.record.spec = std::move(record->spec);
+  if (!words.record.spec.idle_timeout_s) {
+    words.record.spec.idle_timeout_s = idle;
+  }
   words.record.declared = true;
   co_return Outcome<void>();
 }
 
 Async<Outcome<Served>> Sandboxes::start(const Key& key, Served served, PullProgress progress) {
+  return start_as(key, std::move(served), std::nullopt, std::move(progress));
+}
+
+// `changed`: what it is from then on, when it starts so.
+Async<Outcome<Served>> Sandboxes::start_as(const Key& key, Served served,
+                                           std::optional<Record> changed, PullProgress progress) {
   if (auto writable = check_writable(key); !writable) {
     co_return std::unexpected(writable.error());
   }
-  const auto work = [](Sandboxes* self, Key by, Served one,
+  const auto work = [](Sandboxes* self, Key by, Served one, std::optional<Record> other,
                        PullProgress told) -> Async<Outcome<Served>> {
     const auto pass = co_await one->gate.enter();
     if (one->removed) {
@@ -293,17 +302,24 @@ Async<Outcome<Served>> Sandboxes::start(const Key& key, Served served, PullProgr
     if (one->stage == Stage::kRunning || one->stage == Stage::kPaused) {
       co_return one;
     }
+    const Record before = one->record;
+    if (other) {
+      one->record = std::move(*other);
+    }
     if (auto room = self->check_room(by, one->record, one.get()); !room) {
+      one->record = before;
       co_return std::unexpected(room.error());
     }
     one->stage = Stage::kStarting;
-    auto up = co_await self->bring_up(one, std::move(told), std::nullopt);
+    auto up = co_await self->bring_up(one, std::move(told));
     if (!up) {
+      one->record = before;
       co_return std::unexpected(up.error());
     }
     co_return one;
   };
-  co_return co_await shield(work(this, key, std::move(served), std::move(progress)));
+  co_return co_await shield(
+      work(this, key, std::move(served), std::move(changed), std::move(progress)));
 }
 
 Async<Outcome<void>> Sandboxes::stop(const Key& key, Served served, bool at_once) {
@@ -361,8 +377,7 @@ Async<Outcome<void>> Sandboxes::discard(Served served) {
   if (!*removed) {
     co_return refuse(Reason::kConflict, "'{}' was started by another program", served->name);
   }
-  served->removed = true;
-  sandboxes_.erase({served->space, served->name});
+  forget(served);
   co_return Outcome<void>();
 }
 

@@ -20,6 +20,7 @@
 #include "server/async.hpp"
 #include "server/code.hpp"
 #include "server/guest.hpp"
+#include "server/keeper.hpp"
 #include "server/keys.hpp"
 #include "server/policy.hpp"
 #include "server/problem.hpp"
@@ -71,9 +72,8 @@ using Served = std::shared_ptr<ServedSandbox>;
 // What a client wants.
 struct CreateWords {
   std::string space{kDefaultNamespace};
-  std::string name;                              // empty: one is made up
-  Record record;                                 // its spec and what else the client said
-  std::optional<std::chrono::seconds> patience;  // for it to run
+  std::string name;  // empty: one is made up
+  Record record;     // its spec and what else the client said
 };
 
 struct Usage {
@@ -92,15 +92,20 @@ class Sandboxes {
     std::string home;     // $MSB_HOME
     std::string project;  // as of ServeOptions
     Settings settings;
+    Keeper keeper;
   };
   Sandboxes(asio::io_context& io, AsioIo& guests, Workers& workers, Options options);
   Sandboxes(const Sandboxes&) = delete;
   Sandboxes& operator=(const Sandboxes&) = delete;
   ~Sandboxes();
 
-  // Finds what there is and what runs of it. Ephemeral ones that have ended are removed. A damaged
-  // one is left alone, and told in `notices`.
+  // Finds what there is and what runs of it. Ephemeral ones that have ended, and whose keeper has,
+  // are removed. A damaged one is left alone, and told in `notices`.
   Async<> adopt(std::vector<std::string>& notices);
+  // Sees what others have made, started or removed meanwhile, of one that the key may see, or of
+  // all. To be called before what is below looks for it; costs nothing for one that runs.
+  Async<> refresh(Key key, std::string space, std::string name);
+  Async<> refresh_all();
 
   // A new one that runs. With an idempotency key that was used before: the one of that time.
   Async<Outcome<Served>> create(const Key& key, CreateWords words, PullProgress progress);
@@ -140,14 +145,20 @@ class Sandboxes {
   Outcome<void> check_room(const Key& key, const Record& record,
                            const ServedSandbox* but_for) const;
   Outcome<Served> enlist(const Key& key, CreateWords& words);
-  Async<Outcome<void>> bring_up(Served served, PullProgress progress,
-                                std::optional<std::chrono::seconds> patience);
+  Async<Outcome<Served>> start_as(const Key& key, Served served, std::optional<Record> changed,
+                                  PullProgress progress);
+  Async<Outcome<void>> bring_up(Served served, PullProgress progress);
   Async<Outcome<sandbox::Launched>> launch(Served served, PullProgress progress, bool& pulled);
   Async<Outcome<void>> await_running(Served served, std::shared_ptr<sandbox::Launched> launched,
                                      Signal::Clock::time_point deadline);
   Async<> watch_child(Served served, std::shared_ptr<sandbox::Launched> launched);
+  Async<std::vector<std::string>> look_around();
+  Async<Result<void>> look_again(std::string space, std::string name);
+  Async<Result<void>> take_over(Served served, sandbox::Running running);
   Async<> watch_adopted(Served served);
+  void forget(const Served& served);
   void on_end(const Served& served);
+  Async<> sweep(Served served);
   Async<Result<void>> connect(Served served);
   Async<Outcome<void>> end(Served served, bool at_once);
   Async<Outcome<void>> erase(Served served);
@@ -161,6 +172,7 @@ class Sandboxes {
   Options options_;
   Pulls pulls_;
   std::map<std::pair<std::string, std::string>, Served> sandboxes_;
+  std::uint64_t changes_ = 0;  // how often one came into that map, or went
   std::size_t starting_ = 0;
 };
 

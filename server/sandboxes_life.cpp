@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How sandboxes of the server begin and end: what is found when it starts, starting, and how the
-// end of a supervisor is noticed.
+// How sandboxes of the server begin and end: starting, and how the end of a supervisor is noticed.
 #include <fcntl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -63,42 +62,6 @@ std::vector<PublishedPort> published_of(const sandbox::Json& network) {
   return ports;
 }
 
-// What is there and does not run, or runs, when the server starts.
-struct Found {
-  std::string space;
-  std::string name;
-  std::string state;
-  Result<std::optional<Record>> record;
-  std::optional<sandbox::Running> running;
-};
-
-std::vector<Found> look(const std::string& folder) {
-  std::vector<Found> all;
-  const auto running = sandbox::list_running();
-  std::error_code error;
-  for (const auto& space : std::filesystem::directory_iterator(folder, error)) {
-    std::error_code inner;
-    for (const auto& one : std::filesystem::directory_iterator(space.path(), inner)) {
-      const std::string name = one.path().filename().string();
-      if (sandbox::is_remainder(name) || !sandbox::check_name(name)) {
-        continue;
-      }
-      const std::string path = one.path().string();
-      Found found{space.path().filename().string(), name, path,
-                  read_record(sandbox::StateDirectory(path)), std::nullopt};
-      if (running) {
-        for (const sandbox::Running& candidate : *running) {
-          if (candidate.who.state == path) {
-            found.running = candidate;
-          }
-        }
-      }
-      all.push_back(std::move(found));
-    }
-  }
-  return all;
-}
-
 // What a start needs to know, of which a worker makes all that blocks.
 struct LaunchWords {
   sandbox::Identity who;
@@ -118,7 +81,8 @@ Result<sandbox::ImageChoice> choose(const LaunchWords& words) {
     return std::unexpected(store.error());
   }
   const sandbox::StateDirectory state(words.who.state);
-  return sandbox::choose_image(*store, *settings, words.record.spec.image, "/", &state);
+  return sandbox::choose_image(*store, *settings, words.record.spec.image, "/", &state,
+                               "remove the sandbox");
 }
 
 Result<sandbox::Task> task_of(const Record& record) {
@@ -166,62 +130,10 @@ Result<sandbox::ControlClient::Json> ask_supervisor(const sandbox::Running& runn
   return client ? client->call(method) : std::unexpected(client.error());
 }
 
-Result<Fd> supervisor_of(const sandbox::Running& running) {
-  const auto client = sandbox::ControlClient::connect(running.control_socket());
-  return client ? client->supervisor() : Result<Fd>(std::unexpected(client.error()));
-}
-
 }  // namespace
 
-Async<> Sandboxes::adopt(std::vector<std::string>& notices) {
-  const std::string folder = server_folder(options_.home) + "/sandboxes";
-  const auto look_there = [folder] { return look(folder); };
-  const auto all = co_await workers_.run(look_there);
-  std::vector<Served> superfluous;
-  for (const Found& found : all) {
-    if (!found.record) {
-      notices.push_back(found.record.error().message);
-      continue;
-    }
-    if (!*found.record) {
-      continue;  // it was being made when the server was killed, and is swept below
-    }
-    const auto served =
-        std::make_shared<ServedSandbox>(found.space, found.name, found.state, **found.record);
-    sandboxes_[{found.space, found.name}] = served;
-    if (found.running) {
-      served->running = *found.running;
-      const sandbox::Running running = served->running;
-      const auto ask = [running] { return supervisor_of(running); };
-      auto supervisor = co_await workers_.run(ask);
-      if (!supervisor) {
-        notices.push_back(supervisor.error().within(served->name).message);
-        continue;
-      }
-      served->stage = Stage::kRunning;
-      served->supervisor = std::make_shared<Fd>(std::move(*supervisor));
-      asio::co_spawn(io_, watch_adopted(served), asio::detached);
-      if (auto connected = co_await connect(served); !connected) {
-        notices.push_back(connected.error().within(served->name).message);
-      }
-    }
-    if (served->record.ephemeral && served->stage == Stage::kStopped) {
-      superfluous.push_back(served);
-    }
-  }
-  for (const Served& served : superfluous) {
-    asio::co_spawn(
-        io_,
-        [](Sandboxes* all_of_them, Served one) -> Async<> {
-          co_await all_of_them->erase(std::move(one));
-        }(this, served),
-        asio::detached);
-  }
-}
-
 // To be called with its gate's pass and the stage kStarting. When it fails it does not run.
-Async<Outcome<void>> Sandboxes::bring_up(Served served, PullProgress progress,
-                                         std::optional<seconds> patience) {
+Async<Outcome<void>> Sandboxes::bring_up(Served served, PullProgress progress) {
   ++starting_;
   struct Leave {
     std::size_t& starting;
@@ -240,7 +152,7 @@ Async<Outcome<void>> Sandboxes::bring_up(Served served, PullProgress progress,
       std::make_shared<Fd>(::fcntl(launched->supervisor().process.get(), F_DUPFD_CLOEXEC, 0));
   const auto shared = std::make_shared<sandbox::Launched>(std::move(*launched));
   asio::co_spawn(io_, watch_child(served, shared), asio::detached);
-  const auto limit = patience.value_or(pulled ? kPullPatience : kStartPatience);
+  const seconds limit = pulled ? kPullPatience : kStartPatience;
   auto up = co_await await_running(served, shared, begun + limit);
   if (up) {
     if (auto connected = co_await connect(served); connected) {
@@ -266,6 +178,7 @@ Async<Outcome<void>> Sandboxes::bring_up(Served served, PullProgress progress,
 
 Async<Outcome<sandbox::Launched>> Sandboxes::launch(Served served, PullProgress progress,
                                                     bool& pulled) {
+  served->record.keeper = options_.keeper.id();
   const LaunchWords words{{sandbox::Kind::kServed, served->name, "", served->directory.path(), {}},
                           served->record,
                           options_.home};
@@ -274,22 +187,22 @@ Async<Outcome<sandbox::Launched>> Sandboxes::launch(Served served, PullProgress 
     if (auto made = state.make(); !made) {
       return refuse(Reason::kFailed, made.error());
     }
-    {
-      // A directory with a lock is what a sandbox has kept, and can be removed, whenever this ends.
-      const auto locked = state.lock();
-      if (!locked) {
-        return refuse(Reason::kFailed, locked.error());
-      }
-      if (!*locked) {
-        return refuse(Reason::kConflict, "'{}' was started by another program", words.who.name);
-      }
-      if (auto written = write_record(state, words.record); !written) {
-        return refuse(Reason::kFailed, written.error());
-      }
+    // A directory with a lock is what a sandbox has kept, and can be removed, whenever this ends.
+    const auto locked = state.lock();
+    if (!locked) {
+      return refuse(Reason::kFailed, locked.error());
+    }
+    if (!*locked) {
+      return refuse(Reason::kConflict, "'{}' was started by another program", words.who.name);
     }
     auto choice = choose(words);
     if (!choice) {
-      return refuse(Reason::kConflict, choice.error());
+      const bool other = choice.error().code == sandbox::kOtherImage;
+      return refuse(other ? Reason::kConflict : Reason::kFailed, choice.error());
+    }
+    // Only now: what does not fit what it has kept is no new record of it.
+    if (auto written = write_record(state, words.record); !written) {
+      return refuse(Reason::kFailed, written.error());
     }
     return std::move(*choice);
   };
@@ -297,6 +210,12 @@ Async<Outcome<sandbox::Launched>> Sandboxes::launch(Served served, PullProgress 
   if (image && !image->missing.empty()) {
     pulled = true;
     auto fetched = co_await pulls_.pull(image->missing, std::move(progress));
+    if (!fetched && !image->pin.digest.empty()) {
+      fetched.error().message = fmt::format(
+          "the image '{}' that '{}' was made of is not here any more: load it again, or remove the "
+          "sandbox; it cannot be pulled: {}",
+          oci::printable(image->pin.reference), served->name, fetched.error().message);
+    }
     if (!fetched) {
       co_return std::unexpected(fetched.error());
     }
@@ -398,13 +317,6 @@ Async<> Sandboxes::watch_child(Served served, std::shared_ptr<sandbox::Launched>
   on_end(served);
 }
 
-// Of one that another has.
-Async<> Sandboxes::watch_adopted(Served served) {
-  const auto supervisor = served->supervisor;
-  co_await await_readable(supervisor->get());
-  on_end(served);
-}
-
 void Sandboxes::on_end(const Served& served) {
   served->stage = Stage::kStopped;
   served->code.reset();
@@ -413,13 +325,15 @@ void Sandboxes::on_end(const Served& served) {
   served->started_ms = 0;
   served->ended.notify();
   if (served->record.ephemeral && !served->removed) {
-    const auto remove = [](Sandboxes* self, Served one) -> Async<> {
-      const auto pass = co_await one->gate.enter();
-      if (one->stage == Stage::kStopped && !one->removed) {
-        co_await self->discard(one);
-      }
-    };
-    asio::co_spawn(io_, remove(this, served), asio::detached);
+    asio::co_spawn(io_, sweep(served), asio::detached);
+  }
+}
+
+// Removes an ephemeral one that has ended.
+Async<> Sandboxes::sweep(Served served) {
+  const auto pass = co_await served->gate.enter();
+  if (served->stage == Stage::kStopped && !served->removed) {
+    co_await discard(served);
   }
 }
 

@@ -48,6 +48,10 @@ struct Ground {
     if (!settings) {
       return std::unexpected(settings.error());
     }
+    auto keeper = Keeper::begin(home);
+    if (!keeper) {
+      return std::unexpected(keeper.error());
+    }
     auto made = AsioIo::create(io);
     if (!made) {
       return std::unexpected(made.error());
@@ -55,8 +59,9 @@ struct Ground {
     guests = std::move(*made);
     workers.emplace(io, kThreads);
     sandboxes.emplace(io, *guests, *workers,
-                      Sandboxes::Options{home, project, std::move(*settings)});
+                      Sandboxes::Options{home, project, std::move(*settings), std::move(*keeper)});
     app.emplace(io, *sandboxes);
+    app->log = &log;
     sessions.emplace(*app);
     return {};
   }
@@ -88,8 +93,8 @@ Async<int> run(Ground& ground) {
   const auto deadline = Signal::Clock::now() + kDrainPatience;
   ground.app->draining = true;
   ground.http->stop();
-  co_await ground.sessions->end_all();
   ground.app->drain.notify();
+  co_await ground.sessions->end_all();
   const bool drained = co_await ground.http->drained(deadline);
   ground.log.write("info", drained ? "ended" : "ended with requests under way");
   ground.log.flush();

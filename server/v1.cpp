@@ -236,6 +236,11 @@ Async<Outcome<HttpAnswer>> answer_call(App& app, Exchange& exchange) {
     call.body = std::move(*body);
   }
   call.space = call.query.value(kNamespace, default_space(exchange.key));
+  const Json& naming = call.path.contains("name") ? call.path : call.body;
+  if (naming.contains("name")) {
+    std::string name = naming["name"].get<std::string>();
+    co_await app.sandboxes.refresh(exchange.key, call.space, std::move(name));
+  }
   co_return co_await match.route->operation(call);
 }
 
@@ -332,10 +337,6 @@ Outcome<Served> find_running_sandbox(const Call& call) {
 HttpAnswer no_content() {
   constexpr unsigned kNoContent = 204;
   return {kNoContent, "", "", {}};
-}
-
-Problem about_to_end() {
-  return {Reason::kUnavailable, "the server is about to end", std::nullopt};
 }
 
 Async<Outcome<HttpAnswer>> get_health(Call& /*call*/) {

@@ -53,9 +53,6 @@ Outcome<Served> find_running_sandbox(const Call& call);
 
 inline constexpr unsigned kCreated = 201;
 HttpAnswer no_content();
-// To requests that come when the server is told to end, and to those that would go on without an
-// end.
-Problem about_to_end();
 
 // v1.cpp
 Async<Outcome<HttpAnswer>> get_health(Call& call);
@@ -74,11 +71,15 @@ Async<Outcome<HttpAnswer>> resume_sandbox(Call& call);
 Async<Outcome<HttpAnswer>> list_ports(Call& call);
 Async<Outcome<HttpAnswer>> get_metrics(Call& call);
 Async<Outcome<HttpAnswer>> list_metrics(Call& call);
+
+// v1_logs.cpp
 Async<Outcome<HttpAnswer>> get_logs(Call& call);
 
-// v1_processes.cpp
+// v1_exec.cpp
 Async<Outcome<HttpAnswer>> execute(Call& call);
 Async<Outcome<HttpAnswer>> start_process(Call& call);
+
+// v1_processes.cpp
 Async<Outcome<HttpAnswer>> list_processes(Call& call);
 Async<Outcome<HttpAnswer>> get_process(Call& call);
 Async<Outcome<HttpAnswer>> get_process_output(Call& call);

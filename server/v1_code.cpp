@@ -201,9 +201,7 @@ Async<> stream_run(EventStream& stream, CodeRun& run) {
     } else if (auto* error = std::get_if<RunError>(&event)) {
       told = describe_error("event", std::move(*error));
     } else {
-      for (Json& rest : texts.rest()) {
-        co_await stream.send(std::move(rest));
-      }
+      co_await stream.send_all(texts.rest());
       if (auto* problem = std::get_if<Problem>(&event)) {
         co_return co_await stream.send_failure(std::move(*problem));
       }

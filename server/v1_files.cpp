@@ -23,7 +23,6 @@ namespace msb::server::v1 {
 
 namespace {
 
-using protocol::Answer;
 using protocol::FileEntry;
 using protocol::Files;
 
@@ -33,45 +32,19 @@ constexpr std::size_t kMaxNames = std::size_t{16} << 20;  // bytes of all names 
 constexpr std::uint32_t kNewDirectory = 0755;
 constexpr std::uint32_t kNewFile = 0644;
 
-template <typename T>
-Outcome<T> outcome_of(Answer<T> answer) {
-  if (!answer) {
-    return std::unexpected(Guest::problem_of(answer.error()));
-  }
-  if constexpr (std::is_void_v<T>) {
-    return {};
-  } else {
-    return std::move(*answer);
-  }
-}
-
 // A file service of its own for one operation, and what is known of it. Its callbacks end with it,
 // so they may have plain pointers.
 template <typename T>
 struct Transfer {
+  AgentAnswer<T> answer;
   std::unique_ptr<Files> files;
-  std::optional<Answer<T>> answer;
   bool ready = false;  // for more of what is to be written
-  Signal changed;
 
   Files::More more() {
     return [this] {
       ready = true;
-      changed.notify();
+      answer.changed.notify();
     };
-  }
-  std::function<void(Answer<T>)> done() {
-    return [this](Answer<T> given) {
-      answer.emplace(std::move(given));
-      changed.notify();
-    };
-  }
-  // To be called once.
-  Async<Outcome<T>> finish() {
-    while (!answer) {
-      co_await changed.wait();
-    }
-    co_return outcome_of<T>(std::move(*answer));
   }
 };
 
@@ -176,22 +149,22 @@ Async<> send_pieces(Exchange& exchange, Content& content, Files& files) {
 // that a part does not look like the whole.
 Async<Outcome<HttpAnswer>> send_content(Exchange& exchange, Transfer<std::uint64_t>& transfer,
                                         Content& content, std::string_view type) {
-  while (content.pieces.empty() && !transfer.answer) {
-    co_await transfer.changed.wait();
+  while (content.pieces.empty() && !transfer.answer.value) {
+    co_await transfer.answer.changed.wait();
   }
-  if (content.pieces.empty() && !*transfer.answer) {
-    co_return std::unexpected(Guest::problem_of(transfer.answer->error()));
+  if (content.pieces.empty() && !*transfer.answer.value) {
+    co_return std::unexpected(problem_of(transfer.answer.value->error()));
   }
   HttpAnswer head;
   head.type = type;
   co_await exchange.begin(std::move(head));
-  while (!content.pieces.empty() || !transfer.answer) {
+  while (!content.pieces.empty() || !transfer.answer.value) {
     co_await send_pieces(exchange, content, *transfer.files);
-    if (content.pieces.empty() && !transfer.answer) {
-      co_await transfer.changed.wait();
+    if (content.pieces.empty() && !transfer.answer.value) {
+      co_await transfer.answer.changed.wait();
     }
   }
-  if (!*transfer.answer) {
+  if (!*transfer.answer.value) {
     throw boost::system::system_error(asio::error::connection_aborted);
   }
   co_await exchange.end();
@@ -201,9 +174,9 @@ Async<Outcome<HttpAnswer>> send_content(Exchange& exchange, Transfer<std::uint64
 // Gives the request's body to a write() or an unpack().
 Async<Outcome<std::uint64_t>> receive_content(Exchange& exchange,
                                               Transfer<std::uint64_t>& transfer) {
-  while (!transfer.answer) {
+  while (!transfer.answer.value) {
     if (!transfer.ready) {
-      co_await transfer.changed.wait();
+      co_await transfer.answer.changed.wait();
       continue;
     }
     const auto piece = co_await exchange.read();
@@ -218,7 +191,7 @@ Async<Outcome<std::uint64_t>> receive_content(Exchange& exchange,
     transfer.ready = false;
     transfer.files->send(*piece);
   }
-  co_return co_await transfer.finish();
+  co_return co_await transfer.answer.take();
 }
 
 // Everything in a directory.
@@ -237,7 +210,7 @@ struct Listing {
 };
 
 Async<Outcome<HttpAnswer>> finish_empty(Transfer<void>& transfer) {
-  if (auto done = co_await transfer.finish(); !done) {
+  if (auto done = co_await transfer.answer.take(); !done) {
     co_return std::unexpected(done.error());
   }
   co_return no_content();
@@ -251,10 +224,10 @@ Async<Outcome<HttpAnswer>> read_file(Call& call) {
     co_return std::unexpected(transfer.error());
   }
   const auto content = std::make_unique<Content>();
-  (*transfer)->files->read(call.query.value("path", ""),
-                           call.query.value("offset", std::uint64_t{0}),
-                           call.query.value("length", protocol::kWholeFile),
-                           take_into(*content, (*transfer)->changed), (*transfer)->done());
+  (*transfer)->files->read(
+      call.query.value("path", ""), call.query.value("offset", std::uint64_t{0}),
+      call.query.value("length", protocol::kWholeFile),
+      take_into(*content, (*transfer)->answer.changed), (*transfer)->answer.done());
   co_return co_await send_content(call.exchange, **transfer, *content, "application/octet-stream");
 }
 
@@ -269,7 +242,7 @@ Async<Outcome<HttpAnswer>> write_file(Call& call) {
   options.group = read_owner(call.query, "gid");
   options.flags = MSB_FILE_ATOMIC | flag(call.query, "parents", MSB_FILE_PARENTS);
   (*transfer)->files->write(call.query.value("path", ""), options, (*transfer)->more(),
-                            (*transfer)->done());
+                            (*transfer)->answer.done());
   const auto bytes = co_await receive_content(call.exchange, **transfer);
   if (!bytes) {
     co_return std::unexpected(bytes.error());
@@ -283,8 +256,9 @@ Async<Outcome<HttpAnswer>> pack_files(Call& call) {
     co_return std::unexpected(transfer.error());
   }
   const auto content = std::make_unique<Content>();
-  (*transfer)->files->pack(call.query.value("path", ""), take_into(*content, (*transfer)->changed),
-                           (*transfer)->done());
+  (*transfer)->files->pack(call.query.value("path", ""),
+                           take_into(*content, (*transfer)->answer.changed),
+                           (*transfer)->answer.done());
   co_return co_await send_content(call.exchange, **transfer, *content, "application/x-tar");
 }
 
@@ -298,7 +272,7 @@ Async<Outcome<HttpAnswer>> unpack_files(Call& call) {
   options.group = read_owner(call.query, "gid");
   options.flags = flag(call.query, "parents", MSB_FILE_PARENTS);
   (*transfer)->files->unpack(call.query.value("path", ""), options, (*transfer)->more(),
-                             (*transfer)->done());
+                             (*transfer)->answer.done());
   const auto entries = co_await receive_content(call.exchange, **transfer);
   if (!entries) {
     co_return std::unexpected(entries.error());
@@ -314,8 +288,9 @@ Async<Outcome<HttpAnswer>> list_files(Call& call) {
   const auto listing = std::make_unique<Listing>();
   (*transfer)->files->list(
       call.query.value("path", ""),
-      [all = listing.get()](const FileEntry& entry) { all->add(entry); }, (*transfer)->done());
-  if (auto done = co_await (*transfer)->finish(); !done) {
+      [all = listing.get()](const FileEntry& entry) { all->add(entry); },
+      (*transfer)->answer.done());
+  if (auto done = co_await (*transfer)->answer.take(); !done) {
     co_return std::unexpected(done.error());
   }
   if (listing->too_long) {
@@ -338,8 +313,8 @@ Async<Outcome<HttpAnswer>> stat_file(Call& call) {
     co_return std::unexpected(transfer.error());
   }
   (*transfer)->files->stat(call.query.value("path", ""), call.query.value("follow", false),
-                           (*transfer)->done());
-  const auto entry = co_await (*transfer)->finish();
+                           (*transfer)->answer.done());
+  const auto entry = co_await (*transfer)->answer.take();
   if (!entry) {
     co_return std::unexpected(entry.error());
   }
@@ -353,7 +328,8 @@ Async<Outcome<HttpAnswer>> make_directory(Call& call) {
   }
   (*transfer)->files->mkdir(call.body.value("path", ""), read_mode(call.body, kNewDirectory),
                             read_owner(call.body, "uid"), read_owner(call.body, "gid"),
-                            flag(call.body, "parents", MSB_FILE_PARENTS), (*transfer)->done());
+                            flag(call.body, "parents", MSB_FILE_PARENTS),
+                            (*transfer)->answer.done());
   co_return co_await finish_empty(**transfer);
 }
 
@@ -364,7 +340,7 @@ Async<Outcome<HttpAnswer>> move_file(Call& call) {
   }
   const std::uint32_t flags = call.body.value("replace", false) ? 0 : MSB_FILE_EXCLUSIVE;
   (*transfer)->files->rename(call.body.value("from", ""), call.body.value("to", ""), flags,
-                             (*transfer)->done());
+                             (*transfer)->answer.done());
   co_return co_await finish_empty(**transfer);
 }
 
@@ -375,7 +351,7 @@ Async<Outcome<HttpAnswer>> remove_file(Call& call) {
   }
   (*transfer)->files->remove(call.query.value("path", ""),
                              flag(call.query, "recursive", MSB_FILE_RECURSIVE),
-                             (*transfer)->done());
+                             (*transfer)->answer.done());
   co_return co_await finish_empty(**transfer);
 }
 

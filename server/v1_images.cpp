@@ -171,7 +171,11 @@ Async<Outcome<Json>> finish_pull(App& app, Outcome<void> outcome, std::string re
 
 Async<> stream_pull(Call& call, EventStream& stream, std::string reference) {
   Pulling pulling(call.app, co_await asio::this_coro::executor, reference);
-  while (const auto progress = co_await pulling.next()) {
+  while (true) {
+    const auto progress = co_await pulling.next();
+    if (!progress) {
+      break;
+    }
     Json event = {{"event", "progress"},
                   {"received", progress->received},
                   {"total", progress->total == 0 ? Json() : Json(progress->total)},

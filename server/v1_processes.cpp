@@ -1,22 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Processes: those that run to their end for one request, and those that are kept by the guest
-// until they are removed.
+// Processes that the guest keeps until they are removed.
 #include <algorithm>
-#include <array>
 #include <chrono>
-#include <cmath>
-#include <cstring>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
-#include "oci/base64.hpp"
-#include "protocol/interpreters/session_list.hpp"
-#include "sandbox/spec_words.hpp"
 #include "server/client_spec.hpp"
 #include "server/v1.hpp"
+#include "server/v1_exits.hpp"
 #include "server/v1_streams.hpp"
 
 namespace msb::server::v1 {
@@ -27,17 +22,9 @@ using protocol::Exited;
 using protocol::ProcessEntry;
 using protocol::Requests;
 
-constexpr std::uint32_t kSignals = 64;        // of Linux x86-64
-constexpr std::uint32_t kSignalStatus = 128;  // and its number: the exit code of what it ended
-constexpr std::size_t kMaxOutput = std::size_t{8} << 20;  // of each stream, in one document
+constexpr std::uint32_t kSignals = 64;  // of Linux x86-64
 
 using Offsets = AttachedProcess::Offsets;
-
-// "KILL"; a real-time signal by its number.
-std::string signal_name(std::uint32_t number) {
-  const char* name = ::sigabbrev_np(static_cast<int>(number));
-  return name != nullptr ? name : fmt::format("{}", number);
-}
 
 // "TERM", "SIGTERM" or 15.
 Outcome<std::uint32_t> read_signal(const Json& word) {
@@ -54,21 +41,6 @@ Outcome<std::uint32_t> read_signal(const Json& word) {
   return refuse(Reason::kInvalid,
                 "\"body.signal\" is none; it is a number from 1 to {}, or a name such as TERM",
                 kSignals);
-}
-
-Json describe_exit(const Exited& exited) {
-  const bool by_signal = exited.fields.kind == MSB_EXIT_SIGNAL;
-  const std::uint32_t value = exited.fields.value;
-  return {{"exit_code", by_signal ? kSignalStatus + value : value},
-          {"signal", by_signal ? Json(signal_name(value)) : Json()},
-          {"oom_killed", (exited.fields.flags & MSB_EXITED_OUT_OF_MEMORY) != 0},
-          {"timed_out", (exited.fields.flags & MSB_EXITED_TIMED_OUT) != 0}};
-}
-
-Json exited_event(const Exited& exited) {
-  Json event = {{"event", "exited"}};
-  event.update(describe_exit(exited));
-  return event;
 }
 
 Json describe_streams(const std::uint64_t (&offsets)[MSB_STREAMS]) {
@@ -181,112 +153,6 @@ Async<Outcome<FoundProcess>> find_kept_process(Call& call) {
   co_return found;
 }
 
-std::uint32_t read_timeout(const Json& body) {
-  constexpr double kMilliseconds = 1000;
-  return static_cast<std::uint32_t>(std::ceil(body.value("timeout", 0.0) * kMilliseconds));
-}
-
-Outcome<protocol::ProcessSpec> read_spec(const Json& body) {
-  protocol::ProcessSpec spec;
-  spec.arguments = body.value("command", std::vector<std::string>());
-  spec.environment = body.value("envs", std::vector<std::string>());
-  spec.directory = body.value("workdir", "");
-  spec.user = body.value("user", "");
-  spec.timeout_ms = read_timeout(body);
-  spec.create_directory = spec.directory.empty();  // the image's own may be missing
-  spec.input = false;
-  for (const std::string& variable : spec.environment) {
-    if (auto good = sandbox::check_env(variable); !good) {
-      return refuse(Reason::kInvalid, good.error().within("envs"));
-    }
-  }
-  return spec;
-}
-
-// Nothing when the command gets no input.
-Outcome<std::optional<std::string>> read_input(const Json& body) {
-  const bool text = body.contains("stdin");
-  if (!body.contains("stdin_base64")) {
-    return text ? std::optional(body.value("stdin", "")) : std::nullopt;
-  }
-  if (text) {
-    return refuse(Reason::kInvalid, "\"body\" has \"stdin\" or \"stdin_base64\", and not both");
-  }
-  auto bytes = oci::decode_base64(body.value("stdin_base64", ""));
-  if (!bytes) {
-    return refuse(Reason::kInvalid,
-                  "\"body.stdin_base64\" is no base64 (RFC 4648, section 4, with padding)");
-  }
-  return bytes;
-}
-
-// A process that has started, or why not.
-Async<Outcome<GuestProcess::Started>> await_start(GuestProcess& process) {
-  const auto event = co_await process.next();
-  if (const auto* started = std::get_if<GuestProcess::Started>(&*event)) {
-    co_return *started;
-  }
-  const auto* problem = std::get_if<Problem>(&*event);
-  co_return std::unexpected(
-      problem != nullptr
-          ? *problem
-          : Problem{Reason::kFailed, "the sandbox's agent said no start", std::nullopt});
-}
-
-Async<Outcome<HttpAnswer>> collect_execution(GuestProcess& process) {
-  std::array<std::string, 2> texts;
-  bool truncated = false;
-  while (true) {
-    auto event = co_await process.next();
-    if (auto* problem = std::get_if<Problem>(&*event)) {
-      co_return std::unexpected(std::move(*problem));
-    }
-    if (const auto* exited = std::get_if<Exited>(&*event)) {
-      Json document = describe_exit(*exited);
-      document["stdout"] = std::move(texts[MSB_STREAM_STDOUT]);
-      document["stderr"] = std::move(texts[MSB_STREAM_STDERR]);
-      document["truncated"] = truncated;
-      co_return json_answer(document);
-    }
-    if (const auto* output = std::get_if<GuestProcess::Output>(&*event)) {
-      std::string& text = texts.at(output->stream);
-      const std::size_t taken = std::min(output->bytes.size(), kMaxOutput - text.size());
-      text.append(reinterpret_cast<const char*>(output->bytes.data()), taken);
-      truncated = truncated || taken < output->bytes.size();
-    }
-  }
-}
-
-Async<> send_all(EventStream& stream, std::vector<Json> events) {
-  for (Json& event : events) {
-    co_await stream.send(std::move(event));
-  }
-}
-
-Async<> stream_execution(EventStream& stream, GuestProcess& process,
-                         GuestProcess::Started started) {
-  Json first = {{"event", "started"}, {"id", started.process}, {"pid", started.pid}};
-  co_await stream.send(std::move(first));
-  OutputEvents outputs;
-  while (true) {
-    auto event = co_await process.next();
-    if (const auto* output = std::get_if<GuestProcess::Output>(&*event)) {
-      if (auto told = outputs.add(output->stream, output->bytes, output->offset)) {
-        co_await stream.send(std::move(*told));
-      }
-      continue;
-    }
-    co_await send_all(stream, outputs.rest());
-    if (const auto* exited = std::get_if<Exited>(&*event)) {
-      Json last = exited_event(*exited);
-      co_return co_await stream.send(std::move(last));
-    }
-    if (auto* problem = std::get_if<Problem>(&*event)) {
-      co_return co_await stream.send_failure(std::move(*problem));
-    }
-  }
-}
-
 // Sends what comes, and at last why nothing more does. `until`: offsets at which a client that does
 // not follow has enough.
 Async<> stream_output(App& app, EventStream& stream, AttachedProcess::Follower& follower,
@@ -326,7 +192,7 @@ Async<> stream_output(App& app, EventStream& stream, AttachedProcess::Follower& 
       last = {{"event", "detached"}};
     }
   }
-  co_await send_all(stream, outputs.rest());
+  co_await stream.send_all(outputs.rest());
   if (failure) {
     co_return co_await stream.send_failure(std::move(*failure));
   }
@@ -334,31 +200,20 @@ Async<> stream_output(App& app, EventStream& stream, AttachedProcess::Follower& 
 }
 
 Async<Outcome<Exited>> await_exit(App& app, std::shared_ptr<const Guest> guest, std::uint32_t id) {
-  struct Waiting {
-    std::optional<Requests> requests;
-    std::optional<protocol::Answer<Exited>> answer;
-    Signal come;
-  };
   auto socket = guest->opener()();
   if (!socket) {
-    co_return std::unexpected(Guest::unreachable(socket.error()));
+    co_return std::unexpected(unreachable(socket.error()));
   }
-  const auto waiting = std::make_unique<Waiting>();
-  waiting->requests.emplace(guest->io(), std::move(*socket));
-  waiting->requests->wait(id, [where = waiting.get()](protocol::Answer<Exited> answer) {
-    where->answer.emplace(std::move(answer));
-    where->come.notify();
-  });
-  while (!waiting->answer) {
+  AgentAnswer<Exited> exit;
+  Requests requests(guest->io(), std::move(*socket));
+  requests.wait(id, exit.done());
+  while (!exit.value) {
     if (app.draining) {
       co_return std::unexpected(about_to_end());
     }
-    co_await Signal::wait_for_either(waiting->come, app.drain);
+    co_await Signal::wait_for_either(exit.changed, app.drain);
   }
-  if (!*waiting->answer) {
-    co_return std::unexpected(Guest::problem_of(waiting->answer->error()));
-  }
-  co_return std::move(**waiting->answer);
+  co_return co_await exit.take();
 }
 
 // Asks for something that has no answer but that it was done.
@@ -371,74 +226,6 @@ Async<Outcome<HttpAnswer>> ask(std::shared_ptr<const Guest> guest,
 }
 
 }  // namespace
-
-Async<Outcome<HttpAnswer>> execute(Call& call) {
-  const auto served = find_running_sandbox(call);
-  if (!served) {
-    co_return std::unexpected(served.error());
-  }
-  auto spec = read_spec(call.body);
-  if (!spec) {
-    co_return std::unexpected(spec.error());
-  }
-  const auto input = read_input(call.body);
-  if (!input) {
-    co_return std::unexpected(input.error());
-  }
-  spec->input = input->has_value();
-  auto process = (*served)->guest->start(std::move(*spec));
-  if (!process) {
-    co_return std::unexpected(process.error());
-  }
-  if (*input) {
-    (*process)->send_input(std::as_bytes(std::span(**input)));
-    (*process)->end_input();
-  }
-  const auto started = co_await await_start(**process);
-  if (!started) {
-    co_return std::unexpected(started.error());
-  }
-  const auto format = stream_format(call.exchange.header("Accept"));
-  if (!format) {
-    co_return co_await collect_execution(**process);
-  }
-  EventStream stream(call.exchange, *format);
-  co_await stream.begin();
-  co_await stream_execution(stream, **process, *started);
-  co_await stream.end();
-  co_return HttpAnswer{};
-}
-
-Async<Outcome<HttpAnswer>> start_process(Call& call) {
-  const auto served = find_running_sandbox(call);
-  if (!served) {
-    co_return std::unexpected(served.error());
-  }
-  auto spec = read_spec(call.body);
-  if (!spec) {
-    co_return std::unexpected(spec.error());
-  }
-  spec->label = call.body.value("label", "");
-  spec->keep = call.body.value("keep", 0U);
-  if (const auto terminal = call.body.find("terminal"); terminal != call.body.end()) {
-    spec->terminal = protocol::TerminalSize{terminal->value("rows", std::uint16_t{0}),
-                                            terminal->value("columns", std::uint16_t{0})};
-  }
-  spec->input = spec->terminal.has_value() || call.body.value("input", false);
-  auto process = (*served)->guest->start(std::move(*spec));
-  if (!process) {
-    co_return std::unexpected(process.error());
-  }
-  const auto started = co_await await_start(**process);
-  if (!started) {
-    co_return std::unexpected(started.error());
-  }
-  HttpAnswer answer = json_answer({{"id", started->process}, {"pid", started->pid}}, kCreated);
-  answer.headers.emplace_back(
-      "Location", fmt::format("/v1/sandboxes/{}/processes/{}?namespace={}", (*served)->name,
-                              started->process, (*served)->space));
-  co_return answer;
-}
 
 Async<Outcome<HttpAnswer>> list_processes(Call& call) {
   const auto served = find_running_sandbox(call);

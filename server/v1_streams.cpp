@@ -19,56 +19,6 @@ constexpr std::string_view kServerSentType = "text/event-stream";
 
 constexpr std::array<std::string_view, 2> kStreamNames = {"stdout", "stderr"};
 
-// What a byte begins (RFC 3629, section 4): how long it is, and what its second byte may be.
-struct Beginning {
-  std::size_t length;  // 0: nothing begins so
-  unsigned char least = 0x80;
-  unsigned char most = 0xbf;
-};
-Beginning beginning(unsigned char byte) {
-  if (byte < 0x80) {
-    return {1};
-  }
-  if (byte < 0xc2 || byte > 0xf4) {
-    return {0};
-  }
-  if (byte < 0xe0) {
-    return {2};
-  }
-  if (byte < 0xf0) {
-    return {3, static_cast<unsigned char>(byte == 0xe0 ? 0xa0 : 0x80),
-            static_cast<unsigned char>(byte == 0xed ? 0x9f : 0xbf)};
-  }
-  return {4, static_cast<unsigned char>(byte == 0xf0 ? 0x90 : 0x80),
-          static_cast<unsigned char>(byte == 0xf4 ? 0x8f : 0xbf)};
-}
-
-struct Characters {
-  std::size_t whole = 0;  // bytes of those in front
-  bool good = true;       // what is behind them is nothing, or the beginning of one
-};
-Characters characters_of(std::string_view text) {
-  std::size_t at = 0;
-  while (at < text.size()) {
-    const Beginning begun = beginning(static_cast<unsigned char>(text[at]));
-    if (begun.length == 0) {
-      return {at, false};
-    }
-    const std::size_t there = std::min(begun.length, text.size() - at);
-    for (std::size_t i = 1; i < there; ++i) {
-      const auto byte = static_cast<unsigned char>(text[at + i]);
-      if (byte < (i == 1 ? begun.least : 0x80) || byte > (i == 1 ? begun.most : 0xbf)) {
-        return {at, false};
-      }
-    }
-    if (there < begun.length) {
-      return {at, true};
-    }
-    at += begun.length;
-  }
-  return {at, true};
-}
-
 std::string_view trimmed(std::string_view text) {
   while (text.starts_with(' ') || text.starts_with('\t')) {
     text.remove_prefix(1);
@@ -115,6 +65,12 @@ Async<> EventStream::send(Json event) {
   co_await exchange_.write(text);
 }
 
+Async<> EventStream::send_all(std::vector<Json> events) {
+  for (Json& event : events) {
+    co_await send(std::move(event));
+  }
+}
+
 Async<> EventStream::send_failure(Problem problem) {
   Json event = {{"event", "failed"}};
   event.update(error_document(problem, exchange_.id()));
@@ -123,25 +79,6 @@ Async<> EventStream::send_failure(Problem problem) {
 
 Async<> EventStream::end() {
   co_await exchange_.end();
-}
-
-bool is_utf8(std::string_view text) {
-  return characters_of(text).whole == text.size();
-}
-
-std::string WholeCharacters::add(std::string_view bytes) {
-  std::string text = std::exchange(waiting_, {});
-  text += bytes;
-  const Characters characters = characters_of(text);
-  if (characters.good) {
-    waiting_ = text.substr(characters.whole);
-    text.resize(characters.whole);
-  }
-  return text;
-}
-
-std::string WholeCharacters::rest() {
-  return std::exchange(waiting_, {});
 }
 
 std::optional<Json> OutputEvents::add(msb_stream stream, std::span<const std::byte> bytes,
@@ -198,7 +135,7 @@ Async<Outcome<void>> AttachedProcess::attach(Offsets wanted, std::uint64_t follo
   const auto pass = co_await joins_.enter();
   auto socket = guest_->opener()();
   if (!socket) {
-    co_return std::unexpected(Guest::unreachable(socket.error()));
+    co_return std::unexpected(unreachable(socket.error()));
   }
   protocol::AttachSpec spec;
   spec.process = id_;
@@ -238,10 +175,8 @@ protocol::Process::Events AttachedProcess::events(Offsets wanted, std::uint64_t 
           .sent = [this] { changed_.notify(); },
           .exited = [this, number](const Exited& exited) { on_end(number, exited); },
           .detached = [this, number] { on_end(number, Detached{}); },
-          .failed =
-              [this, number](const protocol::Failure& failure) {
-                on_end(number, Guest::problem_of(failure));
-              }};
+          .failed = [this, number](
+                        const protocol::Failure& failure) { on_end(number, problem_of(failure)); }};
 }
 
 void AttachedProcess::on_attached(const msb_attached& attached, const Offsets& wanted) {

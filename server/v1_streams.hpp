@@ -25,6 +25,7 @@
 #include "server/exchange.hpp"
 #include "server/guest.hpp"
 #include "server/problem.hpp"
+#include "server/utf8.hpp"
 
 namespace msb::server::v1 {
 
@@ -44,6 +45,7 @@ class EventStream {
 
   Async<> begin();
   Async<> send(Json event);
+  Async<> send_all(std::vector<Json> events);
   // What ended it before its time is its last event.
   Async<> send_failure(Problem problem);
   Async<> end();
@@ -53,25 +55,8 @@ class EventStream {
   StreamFormat format_;
 };
 
-bool is_utf8(std::string_view text);
-
-// Cuts what comes in pieces behind whole characters of UTF-8. Pure, as is the next.
-class WholeCharacters {
- public:
-  // What came so far and was not given, but for a character at its end that may still become
-  // complete.
-  std::string add(std::string_view bytes);
-  // What never did.
-  std::string rest();
-  // Its length.
-  [[nodiscard]] std::size_t waiting() const { return waiting_.size(); }
-
- private:
-  std::string waiting_;
-};
-
 // {"event": "output", "stream", "offset", "next", "text" or "base64"}: "base64" for what is not
-// UTF-8. "next" is the offset to go on from.
+// UTF-8. "next" is the offset to go on from. Pure.
 class OutputEvents {
  public:
   // `end`: the offset behind `bytes`. None when all of it waits for the end of a character.

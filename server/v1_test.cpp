@@ -153,35 +153,6 @@ TEST_CASE("an event is one line, or one server-sent event") {
         "event: log\ndata: {\"event\":\"log\",\"text\":\"one\\ntwo\\r\\n\xef\xbf\xbd\"}\n\n");
 }
 
-TEST_CASE("text is UTF-8 as RFC 3629 has it") {
-  for (const char* good : {"", "a", "\xc3\xa4", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xed\x9f\xbf",
-                           "\xf4\x8f\xbf\xbf", "\xef\xbf\xbd"}) {
-    CAPTURE(good);
-    CHECK(is_utf8(good));
-  }
-  for (const char* bad : {"\x80", "\xc3", "\xc0\xaf", "\xe0\x80\xaf", "\xed\xa0\x80",
-                          "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xe2\x82", "\xe2(\xac"}) {
-    CAPTURE(bad);
-    CHECK_FALSE(is_utf8(bad));
-  }
-}
-
-TEST_CASE("a character that comes in pieces is given whole") {
-  WholeCharacters characters;
-  CHECK(characters.add("a\xe2") == "a");
-  CHECK(characters.waiting() == 1);
-  CHECK(characters.add("\x82").empty());
-  CHECK(characters.add("\xac.\xf0") == "\xe2\x82\xac.");
-  CHECK(characters.rest() == "\xf0");
-  CHECK(characters.rest().empty());
-}
-
-TEST_CASE("what is not UTF-8 does not wait") {
-  WholeCharacters characters;
-  CHECK(characters.add("a\xff\xe2") == "a\xff\xe2");
-  CHECK(characters.waiting() == 0);
-}
-
 TEST_CASE("output says where it was written, and from where to go on") {
   OutputEvents outputs;
   CHECK(
