@@ -75,7 +75,9 @@ class Gzip final : public PieceSource {
  private:
   void start_member() {
     isal_inflate_init(&state_);
-    state_.crc_flag = ISAL_GZIP;
+    state_.crc_flag = ISAL_GZIP_NO_HDR_VER;
+    isal_gzip_header_init(&header_);
+    in_header_ = true;
   }
 
   Result<std::span<const std::byte>> inflate(bool more) {
@@ -85,7 +87,10 @@ class Gzip final : public PieceSource {
     state_.avail_in = static_cast<std::uint32_t>(offered.size());
     state_.next_out = reinterpret_cast<std::uint8_t*>(output_.data());
     state_.avail_out = static_cast<std::uint32_t>(output_.size());
-    const int outcome = isal_inflate(&state_);
+    // isal_inflate() would forget, between two pieces of a header, what fields are in it.
+    const bool header = in_header_;
+    const int outcome = header ? isal_read_gzip_header(&state_, &header_) : isal_inflate(&state_);
+    in_header_ = header && outcome != ISAL_DECOMP_OK;
     if (outcome == ISAL_INCORRECT_CHECKSUM) {
       return fail("the gzip checksum is wrong");
     }
@@ -103,6 +108,8 @@ class Gzip final : public PieceSource {
   Input input_;
   std::vector<std::byte> output_;
   inflate_state state_;
+  isal_gzip_header header_;
+  bool in_header_ = false;
 };
 
 class Zstd final : public PieceSource {
