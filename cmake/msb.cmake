@@ -115,6 +115,13 @@ function(msb_test name)
   endif()
   target_link_options(${name} PRIVATE ${ARG_WRAP})
   add_test(NAME ${name} COMMAND ${name})
+  set_property(GLOBAL APPEND PROPERTY msb_tests ${name})
+endfunction()
+
+# Target unit-tests: all of them, and not the programs that people start.
+function(msb_add_unit_tests)
+  get_property(tests GLOBAL PROPERTY msb_tests)
+  add_custom_target(unit-tests DEPENDS ${tests})
 endfunction()
 
 # msb_fuzz_target(NAME CORPUS DIRECTORY [ROUNDS n] SOURCES... [DEPENDS targets...] [WRAP functions...]): a libFuzzer target, whose

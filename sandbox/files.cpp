@@ -170,8 +170,15 @@ std::optional<std::int64_t> number_member(const Json& document, const char* name
 }
 
 Result<void> remove_tree(const std::string& path) {
+  constexpr int kAttempts = 100;
   std::error_code error;
-  std::filesystem::remove_all(path, error);
+  // What is gone when its turn comes was removed by somebody else, who does the same.
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    std::filesystem::remove_all(path, error);
+    if (error != std::errc::no_such_file_or_directory) {
+      break;
+    }
+  }
   if (error) {
     return fail_errno(error.value(), "cannot remove '{}'", path);
   }

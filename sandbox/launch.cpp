@@ -155,7 +155,7 @@ Result<void> add_state(Parts& parts, const LaunchOptions& options, const StateDi
 // All of that, the lock and the places that the supervisor writes to itself. By descriptors: what
 // they are called may mean something else by the time that they are used.
 Result<void> take_state(Parts& parts, const LaunchOptions& options, const Running& running) {
-  auto taken = StateDirectory(options.who.state).lock();
+  auto taken = StateDirectory(options.who.state).lock_when_free();
   if (!taken) {
     return std::unexpected(taken.error());
   }
@@ -164,7 +164,10 @@ Result<void> take_state(Parts& parts, const LaunchOptions& options, const Runnin
         Error{fmt::format("'{}' is running already", options.who.name), kAlreadyRunning});
   }
   LockedState& locked = **taken;
-  auto done = make_lasting_link(running);
+  auto done = options.keep ? options.keep(locked.state) : Result<void>();
+  if (done) {
+    done = make_lasting_link(running);
+  }
   if (done) {
     done = StateDirectory::say_id(locked.lock, running.id);
   }

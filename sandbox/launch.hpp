@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -56,7 +57,9 @@ struct LaunchOptions {
   bool terminal = false;    // the command gets one
   bool aside = false;       // it is only looked at: its log and its record stay as they are
   std::string home;         // $MSB_HOME, for a temporary one's disk
-  bool timing = false;      // the phases of its start on standard error
+  // With the lock of its state, before the supervisor has that: what else is to be kept with it.
+  std::function<Result<void>(const StateDirectory&)> keep;
+  bool timing = false;  // the phases of its start on standard error
 };
 
 // A supervisor that was started, and what it says.

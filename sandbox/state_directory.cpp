@@ -8,8 +8,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "sandbox/disk.hpp"
@@ -139,12 +141,31 @@ Result<std::optional<LockedState>> StateDirectory::lock() const {
     }
     if (lock && is_at(locked.directory, locked.all, name_of(path_))) {
       locked.lock = std::move(**lock);
+      if (::ftruncate(locked.lock.get(), 0) != 0) {  // the id of who had it last
+        return fail_errno(errno, "cannot write '{}'", file(kLock));
+      }
       remove_drafts(locked.state.path());
       remove_remainders(locked.all);
       return locked;
     }
   }
   return fail("'{}' is removed again and again while it is opened; try again", path_);
+}
+
+Result<std::optional<LockedState>> StateDirectory::lock_when_free() const {
+  constexpr std::chrono::seconds kPatience{5};  // also for a supervisor to say its id
+  constexpr std::chrono::milliseconds kInterval{5};
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (true) {
+    auto locked = lock();
+    if (!locked || *locked || std::chrono::steady_clock::now() >= deadline) {
+      return locked;
+    }
+    if (const auto id = running_id(); id && *id && !(*id)->empty()) {
+      return std::nullopt;
+    }
+    std::this_thread::sleep_for(kInterval);
+  }
 }
 
 Result<std::optional<std::uint64_t>> StateDirectory::remove() const {
@@ -185,8 +206,12 @@ void remove_remainders(const Fd& all) {
   std::error_code error;
   for (auto entry = fs::directory_iterator(way_to(all), error);
        !error && entry != fs::directory_iterator(); entry.increment(error)) {
-    if (is_remainder(entry->path().filename().string())) {
-      [[maybe_unused]] const auto removed = remove_tree(entry->path());  // else another time
+    const fs::path& path = entry->path();
+    const bool remainder = is_remainder(path.filename().string());
+    // Whoever is removing it holds its lock.
+    const auto held = remainder ? is_locked(path / kLock) : Result<bool>(true);
+    if (held && !*held) {
+      [[maybe_unused]] const auto removed = remove_tree(path);  // else another time
     }
   }
 }

@@ -7,6 +7,8 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <thread>
+#include <vector>
 
 #include "sandbox/files.hpp"
 #include "sandbox/place_testing.hpp"
@@ -32,6 +34,43 @@ TEST_CASE("whoever has the lock runs, and says as what") {
   const Fd inherited(::dup((*locked)->lock.get()));
   (*locked)->lock.reset();
   CHECK(state.running_id().value() == "0123abcd");
+}
+
+TEST_CASE("who has the lock for a moment is waited for, and who runs is not") {
+  const Place place;
+  const StateDirectory state(place.path + "/box");
+  auto looking = state.lock();
+  REQUIRE((looking && *looking));
+  std::thread looker([&] { (*looking)->lock.reset(); });
+  auto locked = state.lock_when_free();
+  looker.join();
+  REQUIRE((locked && *locked));
+  REQUIRE(StateDirectory::say_id((*locked)->lock, "0123abcd"));
+  CHECK(state.lock_when_free().value() == std::nullopt);
+  (*locked)->lock.reset();
+  // What it said is not said of the next who has it.
+  const auto next = state.lock_when_free();
+  REQUIRE((next && *next));
+  CHECK(state.running_id().value() == "");
+}
+
+TEST_CASE("what is removed by two at a time is removed") {
+  const Place place;
+  for (int round = 0; round < 20; ++round) {
+    std::vector<std::thread> threads;
+    for (const char* name : {"a", "b", "c", "d"}) {
+      const StateDirectory state(fmt::format("{}/all/{}", place.path, name));
+      REQUIRE(state.lock());
+      for (int file = 0; file < 20; ++file) {
+        REQUIRE(write_file(state.file(fmt::format("f{}", file)), "x"));
+      }
+      threads.emplace_back([state] { CHECK(state.remove()); });
+    }
+    for (std::thread& thread : threads) {
+      thread.join();
+    }
+    CHECK(fs::is_empty(place.path + "/all"));
+  }
 }
 
 TEST_CASE("what is locked stays the same one when its place is taken by something else") {
