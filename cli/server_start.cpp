@@ -14,29 +14,11 @@
 #include "sandbox/files.hpp"
 #include "server/keys.hpp"
 #include "server/presence.hpp"
+#include "server/request_log.hpp"
 
 namespace msb::cli {
 
 namespace {
-
-// A log that has grown beyond this is begun anew, and the one before is kept.
-constexpr off_t kMaxLog = off_t{16} << 20;
-
-Result<Fd> open_log(const std::string& folder) {
-  if (auto made = sandbox::make_directory(folder); !made) {
-    return std::unexpected(made.error());
-  }
-  const std::string path = folder + "/log";
-  struct stat status{};
-  if (::lstat(path.c_str(), &status) == 0 && status.st_size > kMaxLog) {
-    ::rename(path.c_str(), (path + ".1").c_str());
-  }
-  Fd log(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!log) {
-    return fail_errno(errno, "cannot write the server's log '{}'", path);
-  }
-  return log;
-}
 
 std::vector<std::string> arguments_of(const server::ServeOptions& serve, int ready) {
   std::vector<std::string> arguments = {"msb",
@@ -73,7 +55,7 @@ Result<int> start_in_background(const ServerWords& words) {
   if (!home || !path) {
     return std::unexpected(home ? path.error() : home.error());
   }
-  const auto log = open_log(server::server_folder(*home));
+  const auto log = server::open_server_log(*home);
   if (!log) {
     return std::unexpected(log.error());
   }

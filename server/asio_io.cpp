@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/asio_io.hpp"
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -9,7 +10,6 @@
 #include <boost/asio/post.hpp>
 #include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -18,8 +18,9 @@ namespace msb::server {
 
 namespace {
 
-// Of poll(2), whose names have the same values in epoll(7).
-static_assert(EPOLLIN == 1 && EPOLLOUT == 4 && EPOLLERR == 8 && EPOLLHUP == 16);
+// What is asked for as of poll(2) is asked of epoll(7).
+static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLRDHUP == POLLRDHUP);
+static_assert(EPOLLERR == POLLERR && EPOLLHUP == POLLHUP);
 
 constexpr std::uint32_t kAlways = EPOLLERR | EPOLLHUP;
 constexpr std::size_t kEvents = 64;  // looked at together
@@ -142,7 +143,13 @@ void AsioIo::on_events() {
       return result.has_value();
     });
     if (!found->second.empty()) {
-      arm(fd);
+      if (const std::int32_t error = arm(fd); error != 0) {
+        // It cannot be waited for any more.
+        for (const Waiting& waiting : found->second) {
+          done.emplace_back(waiting.operation, error);
+        }
+        waiting_.erase(fd);
+      }
     } else {
       waiting_.erase(found);
     }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/async.hpp"
 
-#include <fcntl.h>
-
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -58,8 +56,14 @@ void Signal::notify() {
 }
 
 Async<> await_readable(int fd) {
-  asio::posix::stream_descriptor watched(co_await asio::this_coro::executor,
-                                         ::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  // Of the descriptor itself: a copy cannot be made when there are no more, and whoever waits for
+  // an end would then never hear of it.
+  asio::posix::stream_descriptor watched(co_await asio::this_coro::executor, fd);
+  struct Leave {
+    asio::posix::stream_descriptor& watched;
+    ~Leave() { watched.release(); }
+  };
+  const Leave leave{watched};
   co_await watched.async_wait(asio::posix::stream_descriptor::wait_read, asio::use_awaitable);
 }
 

@@ -34,8 +34,9 @@ using Async = asio::awaitable<T>;
 //
 //   while (!ready) { co_await signal.wait(); }
 //
-// What co_await gives is put into a variable before it is a condition, and what has captures is
-// named before it is handed to a coroutine: g++ 12 makes code that crashes of the short forms.
+// What co_await gives is put into a variable before it is a condition, and what has captures, a
+// braced structure or a ?: is named before it is handed to a coroutine: g++ 12 makes code that
+// crashes of the short forms.
 class Signal {
  public:
   using Clock = std::chrono::steady_clock;
@@ -104,6 +105,16 @@ Async<T> shield(Async<T> work) {
   co_return std::move(*outcome->value);
 }
 
+// The completion of a coroutine that nobody waits for: what it throws is a mistake of ours, and
+// comes out of io_context::run().
+struct Unattended {
+  void operator()(const std::exception_ptr& error) const {
+    if (error) {
+      std::rethrow_exception(error);
+    }
+  }
+};
+
 // Threads for what blocks.
 class Workers {
  public:
@@ -116,19 +127,32 @@ class Workers {
   // Runs `work` there, to its end also when the coroutine is cancelled: its result is dropped then.
   template <typename Work>
   Async<std::invoke_result_t<Work&>> run(Work work) {
-    using T = std::invoke_result_t<Work&>;
+    struct Outcome {
+      std::optional<std::invoke_result_t<Work&>> value;
+      std::exception_ptr error;
+    };
+    using Shared = std::shared_ptr<Outcome>;
     // In two steps, for g++ 12 destroys what a function object in a co_await expression has
     // captured twice.
-    std::function<void(std::function<void(T)>)> begin =
-        [this, shared = std::make_shared<Work>(std::move(work))](std::function<void(T)> done) {
+    std::function<void(std::function<void(Shared)>)> begin =
+        [this, shared = std::make_shared<Work>(std::move(work))](std::function<void(Shared)> done) {
           asio::post(pool_, [this, shared, done = std::move(done),
                              guard = asio::make_work_guard(io_)]() mutable {
-            auto result = std::make_shared<T>((*shared)());
+            const auto outcome = std::make_shared<Outcome>();
+            try {
+              outcome->value.emplace((*shared)());
+            } catch (...) {
+              outcome->error = std::current_exception();
+            }
             shared.reset();
-            asio::post(io_, [done = std::move(done), result] { done(std::move(*result)); });
+            asio::post(io_, [done = std::move(done), outcome] { done(outcome); });
           });
         };
-    co_return co_await await_callback<T>(std::move(begin));
+    const Shared outcome = co_await await_callback<Shared>(std::move(begin));
+    if (outcome->error) {
+      std::rethrow_exception(outcome->error);
+    }
+    co_return std::move(*outcome->value);
   }
 
  private:
@@ -136,7 +160,8 @@ class Workers {
   asio::thread_pool pool_;
 };
 
-// Until there is something to read from `fd`, or it has ended (of a pidfd: its process).
+// Until there is something to read from `fd`, or it has ended (of a pidfd: its process). To be kept
+// open meanwhile, and awaited by one coroutine at a time.
 Async<> await_readable(int fd);
 
 // One at a time: whoever holds it lets go by destroying what enter() gave.

@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <ctime>
-#include <functional>
 
 #include "sandbox/spec_json.hpp"
 #include "sandbox/spec_words.hpp"

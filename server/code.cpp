@@ -2,7 +2,6 @@
 #include "server/code.hpp"
 
 #include <algorithm>
-#include <boost/asio/detached.hpp>
 #include <csignal>
 #include <utility>
 
@@ -15,7 +14,7 @@ namespace {
 
 constexpr std::size_t kMaxWaiting = 16;  // for one session
 constexpr std::size_t kMaxSessions = 64;
-constexpr std::chrono::seconds kIdle{10};
+constexpr std::chrono::seconds kIdle{10};  // before a session that nobody uses is let go
 
 std::unexpected<Problem> session_closed() {
   return refuse(Reason::kConflict, "the session was closed");
@@ -217,7 +216,11 @@ std::shared_ptr<CodeSessions::Session> CodeSessions::find(const Place& place) {
 Async<Outcome<CodeRun>> CodeSessions::run(CodeWords words) {
   const auto session = find({words.language, words.session});
   if (!session) {
-    co_return refuse(Reason::kFull, "there are {} sessions in this sandbox already", kMaxSessions);
+    co_return std::unexpected(
+        Problem{Reason::kFull,
+                fmt::format("there are {} sessions in this sandbox already: close some of them",
+                            kMaxSessions),
+                static_cast<unsigned>(kIdle.count())});
   }
   if (session->waiting >= kMaxWaiting) {
     co_return std::unexpected(
@@ -293,7 +296,7 @@ void CodeSessions::let_go_later(const asio::any_io_executor& executor,
       idle->interpreter.reset();
     }
   };
-  asio::co_spawn(executor, wait(session, session->uses), asio::detached);
+  asio::co_spawn(executor, wait(session, session->uses), Unattended());
 }
 
 Async<Outcome<void>> CodeSessions::close(protocol::Language language, const std::string& name) {

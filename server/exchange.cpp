@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::size_t kMaxDepth = 64;
 constexpr std::size_t kMaxMembers = 4096;     // of all objects together
+constexpr std::size_t kMaxName = 256;         // bytes of a member's
 constexpr std::size_t kMaxValues = 1U << 18;  // each takes many times the bytes that it has as text
 
 std::optional<unsigned> hexadecimal(char c) {
@@ -25,27 +26,30 @@ std::optional<unsigned> hexadecimal(char c) {
 }
 
 // Why a text is not to be parsed. The parser's own recursion is not ours to bound, and an object
-// keeps its members in order, so that each is looked for among all before it.
+// keeps its members in order, so that each is looked for among all before it, by its name.
 std::optional<std::string> judge_shape(std::string_view text) {
   std::size_t depth = 0;
   std::size_t members = 0;
   std::size_t commas = 0;
-  bool quoted = false;
+  std::size_t name = 0;  // bytes of the text that was there last
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
-    if (quoted) {
-      i += c == '\\' ? 1 : 0;
-      quoted = c != '"';
-    } else if (c == '"') {
-      quoted = true;
+    if (c == '"') {
+      const std::size_t begin = ++i;
+      while (i < text.size() && text[i] != '"') {
+        i += text[i] == '\\' ? 2 : 1;
+      }
+      name = i - begin;
     } else if (c == '[' || c == '{') {
       if (++depth > kMaxDepth) {
         return fmt::format("the JSON nests deeper than {} levels", kMaxDepth);
       }
     } else if ((c == ']' || c == '}') && depth > 0) {
       --depth;
-    } else if (c == ':' && ++members > kMaxMembers) {
-      return fmt::format("the JSON has more than {} members", kMaxMembers);
+    } else if (c == ':' && (++members > kMaxMembers || name > kMaxName)) {
+      return name > kMaxName
+                 ? fmt::format("the JSON has a member whose name has more than {} bytes", kMaxName)
+                 : fmt::format("the JSON has more than {} members", kMaxMembers);
     } else if (c == ',' && ++commas >= kMaxValues) {
       return fmt::format("the JSON has more than {} values", kMaxValues);
     }

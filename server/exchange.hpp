@@ -47,6 +47,7 @@ class Exchange {
   [[nodiscard]] virtual const RequestLine& line() const = 0;
   // Of several of one name the first; empty when there is none.
   [[nodiscard]] virtual std::string_view header(std::string_view name) const = 0;
+  [[nodiscard]] virtual bool has_repeated(std::string_view name) const = 0;
   // For the log and for errors.
   [[nodiscard]] virtual const std::string& id() const = 0;
 
@@ -77,10 +78,11 @@ HttpAnswer error_answer(const Problem& problem, const std::string& request_id);
 HttpAnswer json_answer(const Json& document, unsigned status = 200);
 std::string to_text(const Json& document);
 
-// A body that is to be one JSON document: fails when it is none, nests deeper than 64 levels, or
-// has another type of content.
-Outcome<Json> parse_body(const std::string& body);
+// One JSON document: fails when it is none, nests deeper than 64 levels, or has more members or
+// values than documents of ours need.
 Outcome<Json> parse_json(std::string_view text);
+// The same of a body; an empty one is an empty object.
+Outcome<Json> parse_body(const std::string& body);
 
 // Percent-decoding (RFC 3986 section 2.1); nothing for what is none, or a NUL.
 std::optional<std::string> percent_decode(std::string_view text, bool plus_is_blank);

@@ -49,6 +49,10 @@ TEST_CASE("JSON is parsed when it is bounded") {
     wide += fmt::format("\"{}\":0,", i);
   }
   CHECK_FALSE(parse_json(wide + "\"x\":0}"));
+  const std::string name(256, 'n');
+  CHECK(parse_json("{\"" + name + "\":\"" + std::string(1000, 'x') + "\"}"));
+  CHECK_FALSE(parse_json("{\"" + name + "n\" : 0}"));
+  CHECK_FALSE(parse_json(R"({"a\")"));
   std::string values = "[0";
   for (int i = 1; i < 1 << 18; ++i) {
     values += ",0";

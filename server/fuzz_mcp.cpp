@@ -2,7 +2,6 @@
 // libFuzzer target: a message of the Model Context Protocol. Whatever it is, it becomes one that is
 // held against every tool and prompt, and is of one era or refused in one line, or an error in one
 // line; and lines come out of the input as they went in. Seeds: tests/corpus/mcp.
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>

@@ -28,7 +28,6 @@ std::vector<std::string> with_variables(std::vector<std::string> environment,
   return environment;
 }
 
-// What is said at once when a process is lost: the last event of a GuestProcess.
 Problem problem_of(const protocol::Failure& failure) {
   if (failure.stage == 0) {
     return {Reason::kFailed,

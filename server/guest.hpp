@@ -44,6 +44,9 @@ std::vector<std::string> with_variables(std::vector<std::string> environment,
 Problem problem_of(const protocol::Failure& failure);
 Problem unreachable(const Error& error);
 
+// How long an agent may say nothing that has nothing to wait for.
+inline constexpr std::chrono::seconds kAgentPatience{60};
+
 // The answer to what the agent was asked. It has to outlive whatever calls done(), which ends with
 // the connection.
 template <typename T>
@@ -57,13 +60,26 @@ struct AgentAnswer {
       changed.notify();
     };
   }
-  // To be called once. Fails when there is none by `deadline`.
-  Async<Outcome<T>> take(Signal::Clock::time_point deadline = Signal::Clock::time_point::max()) {
-    while (!value) {
-      const bool come = co_await changed.wait(deadline);
-      if (!come && !value) {
+  // Until there is one, or `sign` holds, which shows that the agent goes on. Fails when there is
+  // neither by `deadline`.
+  Async<Outcome<void>> wait(std::function<bool()> sign,
+                            Signal::Clock::time_point deadline = Signal::Clock::now() +
+                                                                 kAgentPatience) {
+    bool come = true;
+    while (!value && !sign()) {
+      if (!come) {
         co_return refuse(Reason::kTimeout, "the sandbox's agent does not answer");
       }
+      come = co_await changed.wait(deadline);
+    }
+    co_return Outcome<void>();
+  }
+  // To be called once. Fails when there is none by `deadline`.
+  Async<Outcome<T>> take(Signal::Clock::time_point deadline = Signal::Clock::now() +
+                                                              kAgentPatience) {
+    std::function<bool()> never = [] { return false; };
+    if (auto come = co_await wait(std::move(never), deadline); !come) {
+      co_return std::unexpected(come.error());
     }
     if (!*value) {
       co_return std::unexpected(problem_of(value->error()));

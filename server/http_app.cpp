@@ -2,7 +2,6 @@
 // Apps in sandboxes under hosts of their own: a browser takes each for an origin of its own, and
 // never for the API's. What comes over such a connection is the app's from its first request on, so
 // nothing that it or its client says can be taken for a request to the API.
-#include <array>
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/redirect_error.hpp>
@@ -28,6 +27,8 @@ namespace {
 using boost::system::error_code;
 
 constexpr std::size_t kPiece = 64 * 1024;
+// The status of an answer behind which there is no HTTP.
+constexpr unsigned kSwitching = 101;
 // Without a byte either way.
 constexpr std::chrono::minutes kIdle{10};
 // Of an answer: cookies make it long.
@@ -42,17 +43,22 @@ bool same_name(std::string_view one, std::string_view other) {
 // The sandbox, if it publishes that port over TCP: what it does not publish is its own.
 Served find_app(App& app, const AppHost& target) {
   static const Key everybody;
+  Served alike;
   for (const Served& served : app.sandboxes.list(everybody, "")) {
     if (same_name(served->name, target.sandbox) && same_name(served->space, target.space) &&
         served->guest) {
       for (const PublishedPort& port : served->published) {
-        if (port.guest_port == target.port && port.protocol == "tcp") {
+        if (port.guest_port != target.port || port.protocol != "tcp") {
+          continue;
+        }
+        if (served->name == target.sandbox && served->space == target.space) {
           return served;
         }
+        alike = served;
       }
     }
   }
-  return nullptr;
+  return alike;
 }
 
 Async<> refuse_app(beast::tcp_stream& stream, unsigned status, std::string text) {
@@ -103,10 +109,10 @@ void keep_to_itself(Head& head) {
 // Answers of the app up to its last head: there may be some in front of it (RFC 9110 section 15.2).
 // False when it has none that is one.
 template <typename Client, typename Server>
-Async<bool> relay_head(Client& client, Server& server, beast::flat_buffer& buffer) {
+Async<bool> relay_head(Client& client, Server& server, beast::flat_buffer& buffer,
+                       std::shared_ptr<unsigned> last_status) {
   error_code error;
   unsigned status = 100;
-  constexpr unsigned kSwitching = 101;
   while (status / 100 == 1 && status != kSwitching) {
     http::response_parser<http::buffer_body> parser;
     parser.header_limit(kMaxHead);
@@ -128,6 +134,7 @@ Async<bool> relay_head(Client& client, Server& server, beast::flat_buffer& buffe
       co_return false;
     }
   }
+  *last_status = status;
   co_return true;
 }
 
@@ -157,6 +164,17 @@ Async<> until_idle(LastByte last) {
   Signal never;
   while (*last + kIdle > Signal::Clock::now()) {
     co_await never.wait(*last + kIdle);
+  }
+}
+
+// What has no end of its own, such as a WebSocket, ends with the server.
+Async<> until_drained(App& app, std::shared_ptr<unsigned> status) {
+  while (!app.draining) {
+    co_await app.drain.wait();
+  }
+  if (*status != kSwitching) {
+    Signal never;
+    co_await never.wait();
   }
 }
 
@@ -212,20 +230,21 @@ Async<> serve_app(App& app, beast::tcp_stream& stream, beast::flat_buffer& buffe
     co_await never.wait();
   };
   // None of these throws: what does would not end the others.
-  const auto answered = std::make_shared<bool>(false);
+  const auto status = std::make_shared<unsigned>(0);  // of the answer; 0 without one
   const auto back = [](Outside& client, Inside& server, LastByte when,
-                       std::shared_ptr<bool> good) -> Async<> {
+                       std::shared_ptr<unsigned> answered) -> Async<> {
     beast::flat_buffer rest;
-    *good = co_await relay_head(client, server, rest);
-    if (*good) {
+    const bool good = co_await relay_head(client, server, rest, answered);
+    if (good) {
       co_await relay(server, client, rest, when);
     }
   };
   Async<> in = forth(stream.socket(), inside, buffer, head_for_app(parser), last);
-  Async<> out = back(stream.socket(), inside, last, answered);
+  Async<> out = back(stream.socket(), inside, last, status);
   Async<> idle = until_idle(last);
-  co_await (std::move(in) || std::move(out) || std::move(idle));
-  if (!*answered) {
+  Async<> drained = until_drained(app, status);
+  co_await (std::move(in) || std::move(out) || std::move(idle) || std::move(drained));
+  if (*status == 0) {
     std::string text = "The app gave no answer.\n";
     co_await refuse_app(stream, 502, std::move(text));
   }

@@ -195,7 +195,7 @@ Async<bool> Connection::read_head(RequestParser& parser) {
 Async<> Connection::refuse_head(BadHead bad) {
   const auto begun = Signal::Clock::now();
   RequestParser none;
-  HttpExchange exchange(stream_, buffer_, none, server_.limits_, {},
+  HttpExchange exchange(stream_, buffer_, none, server_.limits_, server_.whole_bodies_, {},
                         request_id(++server_.requests_so_far_));
   exchange.close_afterwards();
   HttpAnswer answer = error_answer(bad.problem, exchange.id());
@@ -241,9 +241,7 @@ Outcome<Key> Connection::judge(const RequestParser& parser, const RequestLine& l
     return refuse(Reason::kNoKey,
                   "a key is needed: `Authorization: Bearer KEY`, which `msb server keygen` makes");
   }
-  return access.keys->check(shown, std::chrono::duration_cast<std::chrono::milliseconds>(
-                                       std::chrono::system_clock::now().time_since_epoch())
-                                       .count());
+  return access.keys->check(shown, key_time());
 }
 
 Async<bool> Connection::run_one() {
@@ -265,7 +263,7 @@ Async<bool> Connection::run_one() {
   // Without the query, where somebody may have put a key.
   const std::string_view target = view(request.target());
   const std::string path(target.substr(0, target.find('?')));
-  HttpExchange exchange(stream_, buffer_, parser, server_.limits_,
+  HttpExchange exchange(stream_, buffer_, parser, server_.limits_, server_.whole_bodies_,
                         line ? std::move(*line) : RequestLine{}, id);
   const auto& origins = server_.access_.origins;
   if (const auto origin = exchange.header("Origin");
@@ -292,9 +290,9 @@ Async<bool> Connection::run_one() {
           Reason::kNotFound,
           "there is nothing at this path: the server has /api/v1/rpc, /mcp and /v1", std::nullopt};
       exchange.answer(error_answer(problem, id));
-    } else if (server_.requests_ >= server_.limits_.requests) {
+    } else if (server_.running_.size() >= server_.limits_.requests) {
       const Problem problem{Reason::kFull,
-                            fmt::format("{} requests are under way", server_.requests_), 1};
+                            fmt::format("{} requests are under way", server_.running_.size()), 1};
       exchange.answer(answer_for(problem, exchange));
     } else {
       const bool answered = co_await handle(exchange, handler->second);
@@ -335,24 +333,33 @@ void Connection::log(const HttpExchange& exchange, const std::string& path,
 }
 
 // Runs it until it is done, or its client has gone, which cancels it. One that has only said that
-// it sends no more (shutdown(2)) looks the same, and counts as gone too.
-Async<bool> Connection::handle(Exchange& exchange, const HttpServer::Handler& handler) {
+// it sends no more (shutdown(2)) looks the same, and counts as gone too; so does one whose key was
+// revoked (HttpServer::look_at_keys()), which is told so unless its answer has begun.
+Async<bool> Connection::handle(HttpExchange& exchange, const HttpServer::Handler& handler) {
   using namespace asio::experimental::awaitable_operators;
-  ++server_.requests_;
+  auto& all = server_.running_;
+  const auto place =
+      all.insert(all.end(), HttpServer::Running{exchange, stream_.socket(), std::nullopt});
   struct Leave {
-    HttpServer& server;
-    ~Leave() {
-      --server.requests_;
-      server.changed_.notify();
-    }
+    std::list<HttpServer::Running>& all;
+    std::list<HttpServer::Running>::iterator place;
+    ~Leave() { all.erase(place); }
   };
-  const Leave leave{server_};
+  const Leave leave{all, place};
+  if (server_.access_.keys != nullptr && !std::exchange(server_.watching_, true)) {
+    asio::co_spawn(server_.app_.io, server_.watch_keys(), Unattended());
+  }
   // What throws would not end the other.
   Async<bool> work = carry_out(exchange, handler, server_.log_);
   // Its side of the connection, for it may have sent more than this request.
   Async<> gone =
       server_.app_.sandboxes.guests().await_events(stream_.socket().native_handle(), POLLRDHUP);
   const auto first = co_await (std::move(work) || std::move(gone));
+  if (place->refusal && exchange.status() == 0) {
+    exchange.close_afterwards();
+    exchange.answer(answer_for(*place->refusal, exchange));
+    co_return true;
+  }
   const bool* const answered = std::get_if<0>(&first);
   co_return answered != nullptr && *answered;
 }

@@ -27,7 +27,7 @@ class Connection {
   // Whom it is from, and what that may not do; nothing when it may.
   Outcome<Key> judge(const RequestParser& parser, const RequestLine& line) const;
   // Whether there is an answer; else the connection is of no use any more.
-  Async<bool> handle(Exchange& exchange, const HttpServer::Handler& handler);
+  Async<bool> handle(HttpExchange& exchange, const HttpServer::Handler& handler);
   // Sends what is left of the answer, and logs it. Whether another request may follow; else the
   // connection is closed.
   Async<bool> finish(HttpExchange& exchange, const std::string& path,

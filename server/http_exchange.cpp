@@ -19,8 +19,28 @@ namespace {
 using boost::system::error_code;
 using boost::system::system_error;
 
+// So long the rest of a body that nobody reads is waited for before the answer.
+constexpr std::chrono::seconds kPassPatience{2};
+
 std::unexpected<Problem> too_large(std::size_t limit) {
   return refuse(Reason::kTooLarge, "the body has more than {} bytes", limit);
+}
+
+std::unexpected<Problem> too_many(std::size_t most) {
+  return std::unexpected(
+      Problem{Reason::kFull,
+              fmt::format("the server holds {} MiB of requests already; send this one again later",
+                          most >> 20),
+              1});
+}
+
+std::unexpected<Problem> broken(std::string_view why) {
+  return refuse(Reason::kInvalid, "the body did not come as it was announced: {}", why);
+}
+
+std::unexpected<Problem> too_slow(std::chrono::seconds patience, bool whole) {
+  return refuse(Reason::kSlow, "the body did not come as it was announced: {} {} s",
+                whole ? "it was not whole after" : "no more of it came for", patience.count());
 }
 
 void check(const error_code& error) {
@@ -94,13 +114,14 @@ std::string_view http_date() {
 }
 
 HttpExchange::HttpExchange(beast::tcp_stream& stream, beast::flat_buffer& buffer,
-                           RequestParser& parser, const HttpLimits& limits, RequestLine line,
-                           std::string id)
+                           RequestParser& parser, const HttpLimits& limits,
+                           std::size_t& whole_bodies, RequestLine line, std::string id)
     : stream_(stream),
       buffer_(buffer),
       parser_(parser),
       reader_(parser, limits.header_bytes),
       limits_(limits),
+      whole_bodies_(whole_bodies),
       line_(std::move(line)),
       id_(std::move(id)),
       keep_alive_(parser.get().keep_alive()),
@@ -111,14 +132,19 @@ std::string_view HttpExchange::header(std::string_view name) const {
   return found == parser_.get().end() ? std::string_view() : view(found->value());
 }
 
+bool HttpExchange::has_repeated(std::string_view name) const {
+  return parser_.get().count(boost::string_view(name.data(), name.size())) > 1;
+}
+
 Async<Outcome<std::string>> HttpExchange::body(std::size_t limit) {
+  const auto end = Signal::Clock::now() + limits_.whole_body_patience;
   std::string whole;
   const auto length = reader_.left();
   if (length && *length > limit) {
     co_return too_large(limit);
   }
   while (true) {
-    const auto piece = co_await read();
+    const auto piece = co_await read_before(end);
     if (!piece) {
       co_return std::unexpected(piece.error());
     }
@@ -128,13 +154,34 @@ Async<Outcome<std::string>> HttpExchange::body(std::size_t limit) {
     if (whole.size() + piece->size() > limit) {
       co_return too_large(limit);
     }
+    if (!hold(whole.size() + piece->size())) {
+      co_return too_many(limits_.whole_bodies);
+    }
     whole.append(reinterpret_cast<const char*>(piece->data()), piece->size());
   }
 }
 
+// Counts `size` bytes of the body as held, as far as they are many. False when there is no room.
+bool HttpExchange::hold(std::size_t size) {
+  const std::size_t more = size - std::min(size, limits_.small_body + held_);
+  if (more > limits_.whole_bodies - whole_bodies_) {
+    return false;
+  }
+  whole_bodies_ += more;
+  held_ += more;
+  return true;
+}
+
 Async<Outcome<std::span<const std::byte>>> HttpExchange::read() {
+  return read_before(Signal::Clock::time_point::max());
+}
+
+Async<Outcome<std::span<const std::byte>>> HttpExchange::read_before(
+    Signal::Clock::time_point end) {
   co_await invite();
-  const auto deadline = Signal::Clock::now() + limits_.body_patience;
+  const auto begun = Signal::Clock::now();
+  const auto deadline = std::min(begun + limits_.body_patience, end);
+  const bool whole = deadline == end;
   std::size_t length = 0;
   while (length == 0 && !reader_.done()) {
     if (!piece_) {
@@ -150,15 +197,18 @@ Async<Outcome<std::span<const std::byte>>> HttpExchange::read() {
     if (length > 0 || reader_.done()) {
       break;
     }
-    const error_code error =
-        co_await receive(stream_.socket(), buffer_, limits_.header_bytes, deadline);
+    error_code error = asio::error::timed_out;
+    if (begun < end) {
+      error = co_await receive(stream_.socket(), buffer_, limits_.header_bytes, deadline);
+    }
     if (error) {
       keep_alive_ = false;
-      const bool slow = error == asio::error::timed_out;
-      co_return refuse(
-          slow ? Reason::kSlow : Reason::kInvalid, "the body did not come as it was announced: {}",
-          slow ? fmt::format("no more of it came for {} s", limits_.body_patience.count())
-               : error.message());
+    }
+    if (error == asio::error::timed_out) {
+      co_return too_slow(whole ? limits_.whole_body_patience : limits_.body_patience, whole);
+    }
+    if (error) {
+      co_return broken(error.message());
     }
   }
   received_ += length;
@@ -294,7 +344,7 @@ Async<> HttpExchange::invite() {
   check(error);
 }
 
-// The rest of a body that the answer did not wait for.
+// The rest of a body that the answer did not wait for, if it is on its way.
 Async<> HttpExchange::pass_over() {
   const auto left = reader_.left();
   if (!left || *left > kMaxUnread || !keep_alive_ || !invited_) {
@@ -306,8 +356,9 @@ Async<> HttpExchange::pass_over() {
     }
   }
   invited_ = true;
+  const auto end = Signal::Clock::now() + kPassPatience;
   while (!reader_.done()) {
-    if (const auto piece = co_await read(); !piece) {
+    if (const auto piece = co_await read_before(end); !piece) {
       co_return;
     }
   }

@@ -40,12 +40,18 @@ inline constexpr std::uint64_t kMaxUnread = std::uint64_t{64} * 1024;
 
 class HttpExchange final : public Exchange {
  public:
-  // All but `line` and `id` must outlive it. The head has been read into `parser`.
+  // All but `line` and `id` must outlive it. The head has been read into `parser`. `whole_bodies`:
+  // bytes of all that there are, of which the body's are as long as this is there.
   HttpExchange(beast::tcp_stream& stream, beast::flat_buffer& buffer, RequestParser& parser,
-               const HttpLimits& limits, RequestLine line, std::string id);
+               const HttpLimits& limits, std::size_t& whole_bodies, RequestLine line,
+               std::string id);
+  HttpExchange(const HttpExchange&) = delete;
+  HttpExchange& operator=(const HttpExchange&) = delete;
+  ~HttpExchange() override { whole_bodies_ -= held_; }
 
   [[nodiscard]] const RequestLine& line() const override { return line_; }
   [[nodiscard]] std::string_view header(std::string_view name) const override;
+  [[nodiscard]] bool has_repeated(std::string_view name) const override;
   [[nodiscard]] const std::string& id() const override { return id_; }
   Async<Outcome<std::string>> body(std::size_t limit) override;
   Async<Outcome<std::span<const std::byte>>> read() override;
@@ -73,12 +79,17 @@ class HttpExchange final : public Exchange {
   [[nodiscard]] std::string head_of(const HttpAnswer& answer, std::string_view framing) const;
   Async<> invite();
   Async<> pass_over();
+  // The same as read(), which fails after `end` also while more comes.
+  Async<Outcome<std::span<const std::byte>>> read_before(Signal::Clock::time_point end);
+  bool hold(std::size_t size);
 
   beast::tcp_stream& stream_;
   beast::flat_buffer& buffer_;
   RequestParser& parser_;
   BodyReader reader_;
   const HttpLimits& limits_;
+  std::size_t& whole_bodies_;
+  std::size_t held_ = 0;  // bytes that are counted there
   const RequestLine line_;
   const std::string id_;
   std::string origin_;  // that may read the answer; or empty

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
-#include <boost/asio/detached.hpp>
 #include <boost/asio/ip/address.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -23,6 +22,8 @@ using boost::system::error_code;
 
 // How long accepting rests when this process has no descriptors left.
 constexpr std::chrono::milliseconds kRest{100};
+// So often the keys of requests under way are looked at again.
+constexpr std::chrono::seconds kKeyPause{2};
 
 Async<> serve_connection(std::unique_ptr<Connection> connection) {
   co_await connection->run();
@@ -44,13 +45,17 @@ tcp::socket take_connection(tcp::acceptor& acceptor, error_code& error) {
 
 // To one for which there is no room: it fits into any socket's buffer.
 void turn_away(tcp::socket& socket) {
-  static constexpr std::string_view kAnswer =
-      "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
-      "Content-Type: application/json\r\nContent-Length: 87\r\n\r\n"
-      R"({"error":{"code":"full","number":3002,"message":"the server has too many connections"}})";
+  static const std::string answer = [] {
+    const Problem problem{Reason::kFull, "the server has too many connections", std::nullopt};
+    const std::string body = error_answer(problem, "").body;
+    return fmt::format(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+        "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{}",
+        body.size(), body);
+  }();
   error_code error;
   socket.non_blocking(true, error);
-  socket.write_some(asio::buffer(kAnswer), error);
+  socket.write_some(asio::buffer(answer), error);
   socket.shutdown(tcp::socket::shutdown_send, error);
 }
 
@@ -74,7 +79,11 @@ Result<tcp::endpoint> HttpServer::listen(const std::string& address, std::uint16
   if (!error) {
     ::fcntl(acceptor_.native_handle(), F_SETFD, FD_CLOEXEC);
     acceptor_.non_blocking(true, error);
+  }
+  if (!error) {
     acceptor_.set_option(asio::socket_base::reuse_address(true), error);
+  }
+  if (!error) {
     acceptor_.bind(endpoint, error);
   }
   if (!error) {
@@ -109,8 +118,40 @@ Async<> HttpServer::run() {
     }
     asio::co_spawn(app_.io,
                    serve_connection(std::make_unique<Connection>(*this, std::move(socket))),
-                   asio::detached);
+                   Unattended());
   }
+}
+
+void HttpServer::look_at_keys() {
+  for (Running& running : running_) {
+    const Exchange& exchange = running.exchange;
+    if (exchange.key.id.empty() || running.refusal) {
+      continue;
+    }
+    auto valid = access_.keys->check_again(exchange.key, key_time());
+    // Keys that cannot be read now say nothing: the next look does.
+    if (valid || valid.error().reason == Reason::kInternal) {
+      continue;
+    }
+    log_.write(
+        "info",
+        fmt::format("the request ends, since its key {} is not valid any more", exchange.key.id),
+        exchange.id());
+    running.refusal = std::move(valid.error());
+    // For Connection::handle() that is what it would be if the client had gone.
+    error_code error;
+    running.socket.shutdown(tcp::socket::shutdown_receive, error);
+  }
+}
+
+// While there are requests. One for all of them, so that those that are done at once pay nothing.
+Async<> HttpServer::watch_keys() {
+  Signal never;
+  while (!running_.empty()) {
+    co_await never.wait(Signal::Clock::now() + kKeyPause);
+    look_at_keys();
+  }
+  watching_ = false;
 }
 
 void HttpServer::stop() {

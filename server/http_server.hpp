@@ -8,7 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -23,12 +25,15 @@ namespace msb::server {
 
 struct HttpLimits {
   std::size_t connections = 4096;
-  std::size_t requests = 1024;               // under way at a time
-  std::uint32_t header_bytes = 32 * 1024;    // of the request line and all fields
-  std::chrono::seconds header_patience{15};  // from the first byte to the last of them
-  std::chrono::seconds idle_patience{75};    // between requests
-  std::chrono::seconds body_patience{30};    // for the next piece of a body
-  std::chrono::seconds write_patience{60};   // for a client to take what it is sent
+  std::size_t requests = 1024;                        // under way at a time
+  std::uint32_t header_bytes = 32 * 1024;             // of the request line and all fields
+  std::chrono::seconds header_patience{15};           // from the first byte to the last of them
+  std::chrono::seconds idle_patience{75};             // between requests
+  std::chrono::seconds body_patience{30};             // for the next piece of a body
+  std::chrono::seconds whole_body_patience{120};      // for all of one that is taken whole
+  std::size_t whole_bodies = std::size_t{256} << 20;  // bytes, of all of these together
+  std::size_t small_body = 64 * 1024;  // of each so many are not counted: there is room for these
+  std::chrono::seconds write_patience{60};  // for a client to take what it is sent
 };
 
 // Who may ask, and by which names.
@@ -60,6 +65,16 @@ class HttpServer {
  private:
   friend class Connection;
 
+  // A request whose handler runs.
+  struct Running {
+    const Exchange& exchange;
+    boost::asio::ip::tcp::socket& socket;
+    std::optional<Problem> refusal;  // its key is not valid any more
+  };
+
+  void look_at_keys();
+  Async<> watch_keys();
+
   App& app_;
   HttpAccess access_;
   HttpLimits limits_;
@@ -68,7 +83,9 @@ class HttpServer {
   boost::asio::ip::tcp::acceptor acceptor_;
   bool stopping_ = false;
   std::size_t connections_ = 0;
-  std::size_t requests_ = 0;
+  std::list<Running> running_;
+  bool watching_ = false;         // watch_keys() runs
+  std::size_t whole_bodies_ = 0;  // bytes of them that there are
   std::uint64_t requests_so_far_ = 0;
   std::set<boost::asio::ip::tcp::socket*> idle_;
   Signal changed_;

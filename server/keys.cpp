@@ -33,6 +33,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kList = "keys";
 constexpr std::string_view kPrefix = "msb_";
+constexpr const char* kOwnId = "own";  // of what accept() took: no other key has it
 constexpr std::size_t kIdBytes = 4;
 constexpr std::size_t kSecretBytes = 32;
 constexpr std::size_t kHashDigits = 2 * oci::Digest::kSize;
@@ -73,11 +74,6 @@ bool is_hexadecimal(std::string_view text, std::size_t digits) {
 
 bool is_space(std::string_view word) {
   return word == kAllNamespaces || sandbox::check_name(word);
-}
-
-std::int64_t now() {
-  const auto since_1970 = std::chrono::system_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::milliseconds>(since_1970).count();
 }
 
 Json to_json(const Key& key, const std::string& hash) {
@@ -208,7 +204,17 @@ std::string_view without_scheme(std::string_view text) {
   return has_scheme ? trim(text.substr(kScheme.size())) : text;
 }
 
+std::unexpected<Problem> refuse_unreadable() {
+  return refuse(Reason::kInternal,
+                "this server cannot read its keys; whoever runs it learns why by listing them");
+}
+
 }  // namespace
+
+std::int64_t key_time() {
+  const auto since_1970 = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(since_1970).count();
+}
 
 Result<Keys::Created> Keys::create(Key key) {
   const bool shows = key.name.size() <= kMaxName && std::ranges::none_of(key.name, [](char c) {
@@ -247,7 +253,7 @@ Result<Keys::Created> Keys::create(Key key) {
   if (!secret) {
     return std::unexpected(secret.error());
   }
-  key.created_ms = now();
+  key.created_ms = key_time();
   std::string text = fmt::format("{}{}_{}", kPrefix, key.id, encode_base64url(*secret));
   entries.push_back({key, hash_of(text)});
   if (auto written = write(entries); !written) {
@@ -309,25 +315,42 @@ Result<void> Keys::accept(std::string_view text) {
 
 Outcome<Key> Keys::check(std::string_view text, std::int64_t now_ms) {
   if (!refresh()) {
-    return refuse(Reason::kInternal,
-                  "this server cannot read its keys; whoever runs it learns why by listing them");
+    return refuse_unreadable();
   }
   const Entry* found = nullptr;
   if (text.size() <= kMaxShown) {
     const std::string hash = hash_of(without_scheme(text));
+    const auto is_it = [&hash](const std::string& kept) {
+      return CRYPTO_memcmp(kept.data(), hash.data(), kHashDigits) == 0;
+    };
     // To the end, also when it is found: how long it takes says nothing about the keys.
     for (const Entry& entry : seen_->entries) {
-      if (CRYPTO_memcmp(entry.hash.data(), hash.data(), kHashDigits) == 0) {
+      if (is_it(entry.hash)) {
         found = &entry;
       }
     }
-  }
-  if (found == nullptr && text.size() <= kMaxShown && !own_hash_.empty()) {
-    const std::string hash = hash_of(without_scheme(text));
-    if (CRYPTO_memcmp(own_hash_.data(), hash.data(), kHashDigits) == 0) {
-      return Key{.id = "own", .name = "", .scope = {}, .created_ms = 0, .expires_ms = std::nullopt};
+    if (found == nullptr && !own_hash_.empty() && is_it(own_hash_)) {
+      return Key{
+          .id = kOwnId, .name = "", .scope = {}, .created_ms = 0, .expires_ms = std::nullopt};
     }
   }
+  return judge(found, now_ms);
+}
+
+Outcome<void> Keys::check_again(const Key& key, std::int64_t now_ms) {
+  if (key.id == kOwnId) {
+    return {};
+  }
+  if (!refresh()) {
+    return refuse_unreadable();
+  }
+  const auto is_it = [&key](const Entry& entry) { return entry.key.id == key.id; };
+  const auto found = std::ranges::find_if(seen_->entries, is_it);
+  const auto valid = judge(found == seen_->entries.end() ? nullptr : &*found, now_ms);
+  return valid ? Outcome<void>() : std::unexpected(valid.error());
+}
+
+Outcome<Key> Keys::judge(const Entry* found, std::int64_t now_ms) {
   if (found == nullptr) {
     return refuse(Reason::kBadKey,
                   "there is no such key, or not any more; ask whoever runs this server for one");
@@ -374,8 +397,7 @@ Result<Keys::Content> Keys::read() const {
   if ((content.status.st_mode & 077) != 0) {
     return fail(
         "'{}' is open to other users; make it yours alone with `chmod 600`, and revoke the keys "
-        "that "
-        "you do not know",
+        "that you do not know",
         path_);
   }
   const auto text = sandbox::read_open_file(content.file, path_, kMaxFile);

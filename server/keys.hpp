@@ -42,6 +42,9 @@ struct Key {
   std::optional<std::int64_t> expires_ms;  // since 1970; absent: never
 };
 
+// Now, as check() takes it.
+std::int64_t key_time();
+
 class Keys {
  public:
   // `path`: of the file, which need not exist.
@@ -68,6 +71,8 @@ class Keys {
   // whatever is wrong with it. Fails with kBadKey, kExpiredKey, or, when the file cannot be read,
   // with kInternal and a sentence that tells strangers nothing about this host.
   Outcome<Key> check(std::string_view text, std::int64_t now_ms);
+  // Whether a key that check() gave is valid still. Fails as that does.
+  Outcome<void> check_again(const Key& key, std::int64_t now_ms);
 
  private:
   struct Entry {
@@ -79,6 +84,7 @@ class Keys {
     Fd file;  // empty: there is none
     struct stat status{};
   };
+  static Outcome<Key> judge(const Entry* found, std::int64_t now_ms);
   Result<void> refresh();  // seen_, from the file when that has changed
   Result<Content> read() const;
   Result<Fd> lock() const;

@@ -60,6 +60,28 @@ Reason reason_of(Keys& keys, std::string_view text) {
   return checked.error().reason;
 }
 
+TEST_CASE("a key that was shown is looked at again until it is revoked or over") {
+  const Place place;
+  Keys keys(place.path + "/keys.json");
+  Key wanted;
+  wanted.expires_ms = kNow;
+  const Key passing = make(keys, wanted).key;
+  const Key lasting = make(keys).key;
+  REQUIRE(keys.accept("a-key-of-my-own-choice"));
+  const auto own = keys.check("a-key-of-my-own-choice", kNow);
+  REQUIRE(own);
+  CHECK(keys.check_again(passing, kNow - 1));
+  const auto over = keys.check_again(passing, kNow);
+  REQUIRE_FALSE(over);
+  CHECK(over.error().reason == Reason::kExpiredKey);
+  CHECK(keys.check_again(lasting, kNow));
+  REQUIRE(Keys(place.path + "/keys.json").revoke_all() == 2);
+  const auto revoked = keys.check_again(lasting, kNow);
+  REQUIRE_FALSE(revoked);
+  CHECK(revoked.error().reason == Reason::kBadKey);
+  CHECK(keys.check_again(*own, kNow));
+}
+
 TEST_CASE("a key that was made is good with all that it may, and is kept as a hash alone") {
   const Place place;
   const std::string path = place.path + "/server/keys.json";

@@ -23,16 +23,13 @@ namespace {
 
 constexpr const char* kInstructions =
     "Sandboxes are small virtual machines, each with its own Linux made from a container image: "
-    "run "
-    "whatever you want in them, nothing reaches the host. sandbox_start makes one by a name of "
-    "your "
-    "choice, for example {\"sandbox\": \"work\", \"config\": {\"image\": \"python:3.12-slim\"}, "
-    "\"ephemeral\": true}; then sandbox_run_code and sandbox_run_command run in it. Variables, "
-    "imports and files stay from one run to the next. What a run shows as an image comes back as "
-    "an "
-    "image. An ephemeral sandbox is removed at the end of this session, or, over HTTP without a "
-    "session, when it was not used for half an hour; others stay until sandbox_remove, and keep "
-    "their files when they are stopped.";
+    "run whatever you want in them, nothing reaches the host. sandbox_start makes one by a name "
+    "of your choice, for example {\"sandbox\": \"work\", \"config\": {\"image\": "
+    "\"python:3.12-slim\"}, \"ephemeral\": true}; then sandbox_run_code and sandbox_run_command "
+    "run in it. Variables, imports and files stay from one run to the next. What a run shows as "
+    "an image comes back as an image. An ephemeral sandbox is removed at the end of this session, "
+    "or, over HTTP without a session, when it was not used for half an hour; others stay until "
+    "sandbox_remove, and keep their files when they are stopped.";
 
 // A request that is served, as its parts see it.
 struct Request {

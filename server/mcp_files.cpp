@@ -7,7 +7,6 @@
 #include <functional>
 #include <iterator>
 #include <memory>
-#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -95,7 +94,7 @@ std::string_view type_word(std::uint32_t mode) {
   if (S_ISDIR(mode)) {
     return "directory";
   }
-  return S_ISREG(mode) ? "file" : S_ISLNK(mode) ? "link" : "other";
+  return S_ISREG(mode) ? "file" : S_ISLNK(mode) ? "symlink" : "other";
 }
 
 Json describe_entry(const FileEntry& entry) {

@@ -2,7 +2,6 @@
 #include "server/mcp_http.hpp"
 
 #include <algorithm>
-#include <boost/asio/detached.hpp>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -27,6 +26,8 @@ constexpr unsigned kRetryAfter = 60;  // seconds, when there are too many sessio
 constexpr std::string_view kEvents = "text/event-stream";
 constexpr const char* kSessionField = "Mcp-Session-Id";
 constexpr const char* kRevisionField = "MCP-Protocol-Version";
+constexpr const char* kMethodField = "Mcp-Method";
+constexpr const char* kNameField = "Mcp-Name";
 
 constexpr unsigned kAccepted = 202;
 constexpr unsigned kNoContent = 204;
@@ -185,6 +186,19 @@ HttpAnswer error_to(const Json& id, McpError error, unsigned status = 200) {
   return json_answer(response_message(id, std::unexpected(std::move(error))), status);
 }
 
+// What says of a modern message what it is, it says once: of several fields, who is in between may
+// go by another one than this server.
+std::optional<McpError> refuse_repeated(const Exchange& exchange) {
+  for (const char* const name : {kRevisionField, kMethodField, kNameField}) {
+    if (exchange.has_repeated(name)) {
+      return mcp_refuse(McpCode::kHeaderMismatch, Reason::kInvalid,
+                        "there is more than one {} field; a request has one", name)
+          .error();
+    }
+  }
+  return std::nullopt;
+}
+
 // That of a request; null when it has none, as those of clients of the 0.2 line.
 Outcome<SharedSession> session_of(const McpSessions& sessions, const Exchange& exchange) {
   const std::string_view id = exchange.header(kSessionField);
@@ -240,14 +254,18 @@ Async<> take_message(App& app, McpSessions& sessions, Exchange& exchange) {
     exchange.answer(error_to(bad.id, std::move(bad.error), kBadRequest));
     co_return;
   }
-  const McpFields fields{exchange.header(kRevisionField), exchange.header("Mcp-Method"),
-                         exchange.header("Mcp-Name")};
+  const McpFields fields{exchange.header(kRevisionField), exchange.header(kMethodField),
+                         exchange.header(kNameField)};
   auto era = judge_era(*message, &fields);
   if (!era) {
     exchange.answer(error_to(message->id, std::move(era.error()), kBadRequest));
     co_return;
   }
   const bool modern = *era == McpEra::kModern;
+  if (auto said = modern ? refuse_repeated(exchange) : std::nullopt) {
+    exchange.answer(error_to(message->id, std::move(*said), kBadRequest));
+    co_return;
+  }
   SharedSession session;
   if (!modern) {
     auto found = session_of(sessions, exchange);
@@ -266,8 +284,7 @@ Async<> take_message(App& app, McpSessions& sessions, Exchange& exchange) {
     co_return;
   }
   if (app.draining) {
-    exchange.answer(rpc_error_answer(
-        {Reason::kUnavailable, "the server is about to end", std::nullopt}, message->id));
+    exchange.answer(rpc_error_answer(about_to_end(), message->id));
     co_return;
   }
   if (!modern && !session && message->method == "initialize") {
@@ -395,7 +412,7 @@ Outcome<SharedSession> McpSessions::open(const Key& key) {
   }
   const auto session = std::make_shared<Session>(app_, key);
   sessions_.emplace(session->protocol.id(), session);
-  asio::co_spawn(app_.io, watch(session), asio::detached);
+  asio::co_spawn(app_.io, watch(session), Unattended());
   return session;
 }
 
@@ -444,7 +461,7 @@ void McpSessions::begin_end(const SharedSession& session) {
     const Tell tell{*one};
     co_await one->protocol.end();
   };
-  asio::co_spawn(app_.io, end_it(session), asio::detached);
+  asio::co_spawn(app_.io, end_it(session), Unattended());
 }
 
 Async<> McpSessions::end(SharedSession session) {
@@ -466,16 +483,16 @@ Async<> McpSessions::watch(SharedSession session) {
   }
 }
 
-Async<> McpSessions::end_all() {
+Async<> McpSessions::end_all(Signal::Clock::time_point deadline) {
   std::vector<SharedSession> all;
   for (const auto& [id, session] : sessions_) {
     all.push_back(session);
     session->changed.notify();  // streams end, once the server is draining
   }
-  const auto deadline = Signal::Clock::now() + kEndPatience;
+  const auto calls_deadline = std::min(deadline, Signal::Clock::now() + kEndPatience);
   for (const SharedSession& session : all) {
     while (session->protocol.calls() > 0) {
-      const bool come = co_await session->changed.wait(deadline);
+      const bool come = co_await session->changed.wait(calls_deadline);
       if (!come) {
         break;
       }
@@ -483,7 +500,10 @@ Async<> McpSessions::end_all() {
     begin_end(session);
   }
   for (const SharedSession& session : all) {
-    co_await end(session);
+    bool come = true;
+    while (!session->gone && come) {
+      come = co_await session->changed.wait(deadline);
+    }
   }
 }
 

@@ -41,7 +41,7 @@ class McpSessions {
   Outcome<std::shared_ptr<Session>> find(const Key& key, std::string_view id) const;
   Async<> end(std::shared_ptr<Session> session);
   // With the server: waits for what runs in them, but not for long, and ends all.
-  Async<> end_all();
+  Async<> end_all(Signal::Clock::time_point deadline);
 
  private:
   void begin_end(const std::shared_ptr<Session>& session);

@@ -5,9 +5,7 @@
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
-#include <map>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -215,7 +213,7 @@ TEST_CASE("all sessions end with the server, which begins nothing new") {
                  [&](const std::exception_ptr&) { left = true; });
   bed.io.poll_one();
   bed.app.draining = true;
-  bed.run(bed.sessions.end_all());
+  bed.run(bed.sessions.end_all(Signal::Clock::now() + std::chrono::seconds(20)));
   bed.run_until([&] { return left; });
   CHECK(stream.ended);
   CHECK(bed.ask("POST", kBoth, kInitialize)->given.status == 503);

@@ -250,10 +250,11 @@ Async<Content> run_code(ToolCall call) {
     words.session = session;
   }
   auto on_text = output_progress(call.progress);
-  const auto result = co_await server::run_code(*served, std::move(words), std::move(on_text));
+  auto result = co_await server::run_code(*served, std::move(words), std::move(on_text));
   if (!result) {
     co_return std::unexpected(result.error());
   }
+  result->document["language"] = text_argument(call, "language");  // as its client knows it
   co_return code_content(*result);
 }
 

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <cerrno>
 #include <chrono>
@@ -181,8 +180,8 @@ Async<> take_line(Shared conversation, MessageLines::Line line) {
     co_await conversation->stdio.write(std::move(response));
     co_return;
   }
-  asio::co_spawn(co_await asio::this_coro::executor, answer(conversation, std::move(*call)),
-                 asio::detached);
+  const auto executor = co_await asio::this_coro::executor;
+  asio::co_spawn(executor, answer(conversation, std::move(*call)), Unattended());
 }
 
 Async<> read_all(Shared conversation) {

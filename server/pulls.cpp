@@ -5,10 +5,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <boost/asio/detached.hpp>
 #include <cerrno>
 #include <csignal>
-#include <list>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -96,7 +94,7 @@ Result<void> Pulls::begin(const std::shared_ptr<One>& one) {
   }
   one->process.reset(::fcntl(child->process.get(), F_DUPFD_CLOEXEC, 0));
   asio::co_spawn(io_, follow(one, std::make_shared<Spawned>(std::move(*child)), std::move(reading)),
-                 asio::detached);
+                 Unattended());
   return {};
 }
 

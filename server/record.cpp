@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/record.hpp"
 
+#include <limits>
+
 #include "sandbox/files.hpp"
 #include "sandbox/spec_json.hpp"
 
@@ -31,10 +33,15 @@ Result<void> write_record(const sandbox::StateDirectory& state, const Record& re
                             {"ephemeral", record.ephemeral},
                             {"keeper", record.keeper},
                             {"created_ms", record.created_ms}};
+  set(document, "id", record.id);
   set(document, "exec", record.exec);
   set(document, "owner", record.owner);
+  set(document, "starter", record.starter);
   set(document, "session", record.session);
   set(document, "idempotency", record.idempotency);
+  if (record.lifetime_s) {
+    document["lifetime_s"] = *record.lifetime_s;
+  }
   set(document, "request", record.request);
   return sandbox::write_json_file(state.file(kFile), document);
 }
@@ -57,14 +64,20 @@ Result<std::optional<Record>> read_record(const sandbox::StateDirectory& state) 
   }
   Record record;
   record.spec = std::move(*parsed);
+  record.id = sandbox::text_member(**document, "id").value_or("");
   record.exec = sandbox::text_member(**document, "exec").value_or("");
   record.image_command = flag_member(**document, "image_command");
   record.declared = flag_member(**document, "declared");
   record.ephemeral = flag_member(**document, "ephemeral");
   record.owner = sandbox::text_member(**document, "owner").value_or("");
+  record.starter = sandbox::text_member(**document, "starter").value_or("");
   record.session = sandbox::text_member(**document, "session").value_or("");
   record.idempotency = sandbox::text_member(**document, "idempotency").value_or("");
   record.request = sandbox::text_member(**document, "request").value_or("");
+  if (const auto lifetime = sandbox::number_member(**document, "lifetime_s");
+      lifetime && *lifetime > 0 && *lifetime <= std::numeric_limits<std::uint32_t>::max()) {
+    record.lifetime_s = static_cast<std::uint32_t>(*lifetime);
+  }
   record.keeper = sandbox::number_member(**document, "keeper").value_or(0);
   record.created_ms = sandbox::number_member(**document, "created_ms").value_or(0);
   if (const auto labels = (*document)->find("labels");

@@ -8,6 +8,9 @@
 #include <string>
 #include <string_view>
 
+#include "base/fd.hpp"
+#include "base/result.hpp"
+
 namespace msb::server {
 
 struct LoggedRequest {
@@ -22,12 +25,17 @@ struct LoggedRequest {
   std::chrono::duration<double, std::milli> took{};
 };
 
+// The log of a server in the background, $MSB_HOME/server/log, for appending. One that has grown
+// beyond 16 MiB is begun anew, and the one before kept as log.1.
+Result<Fd> open_server_log(const std::string& home);
+
 // Whoever cannot write it goes on without. Lines that come together are written together, when the
 // io_context comes to it, or by flush().
 class RequestLog {
  public:
-  // `fd` is borrowed.
-  RequestLog(boost::asio::io_context& io, int fd) : io_(io), fd_(fd) {}
+  // `fd` is borrowed. Where it is the file that open_server_log(home) gives, that is begun anew
+  // when it has grown.
+  RequestLog(boost::asio::io_context& io, int fd, std::string home = {});
   RequestLog(const RequestLog&) = delete;
   RequestLog& operator=(const RequestLog&) = delete;
 
@@ -38,9 +46,12 @@ class RequestLog {
 
  private:
   void add(const std::string& line);
+  void begin_anew();
 
   boost::asio::io_context& io_;
-  int fd_;
+  const int fd_;
+  const std::string home_;
+  std::uint64_t size_ = 0;  // of the file, as far as it is known
   std::string lines_;
 };
 

@@ -171,6 +171,7 @@ Async<Outcome<Json>> run_repl(App& app, Key key, Json params) {
   if (!result) {
     co_return std::unexpected(result.error());
   }
+  result->document["language"] = text_of(params, "language");  // as its client knows it
   co_return std::move(result->document);
 }
 

@@ -2,7 +2,6 @@
 #include "server/run_results.hpp"
 
 #include <algorithm>
-#include <boost/asio/detached.hpp>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -254,7 +253,7 @@ Async<std::vector<Outcome<Usage>>> measure_all(Sandboxes& sandboxes, std::vector
   };
   const auto executor = co_await asio::this_coro::executor;
   for (std::size_t i = 0; i < all.size(); ++i) {
-    asio::co_spawn(executor, measure(&sandboxes, all[i], state, i), asio::detached);
+    asio::co_spawn(executor, measure(&sandboxes, all[i], state, i), Unattended());
   }
   const auto deadline = Signal::Clock::now() + kMetricsPatience;
   while (state->left > 0) {

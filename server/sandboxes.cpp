@@ -4,7 +4,6 @@
 #include <sys/random.h>
 
 #include <algorithm>
-#include <boost/asio/detached.hpp>
 #include <filesystem>
 #include <utility>
 
@@ -21,17 +20,25 @@ namespace {
 constexpr std::size_t kMaxStarting = 32;
 constexpr std::size_t kMaxSandboxes = 4096;  // also of those that do not run
 constexpr std::uint32_t kDefaultMemoryMib = 512;
+constexpr unsigned kRetryAfterRemoval = 60;  // seconds
+
 std::int64_t now_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(
              std::chrono::system_clock::now().time_since_epoch())
       .count();
 }
 
-std::string made_up_name() {
-  std::uint32_t number = 0;
+// Of whoever starts it.
+void put_under(Record& record, const Key& key) {
+  record.starter = key.id;
+  record.lifetime_s = key.scope.max_lifetime_s;
+}
+
+std::uint64_t random_number() {
+  std::uint64_t number = 0;
   while (::getrandom(&number, sizeof number, 0) != static_cast<ssize_t>(sizeof number)) {
   }
-  return fmt::format("sandbox-{:08x}", number);
+  return number;
 }
 
 }  // namespace
@@ -86,7 +93,7 @@ Outcome<void> Sandboxes::check_room(const Key& key, const Record& record,
     const std::uint64_t mib = served->record.spec.memory_mib.value_or(kDefaultMemoryMib);
     ++all;
     memory += mib;
-    if (served->record.owner == record.owner) {
+    if (served->record.starter == key.id) {
       ++own;
       own_memory += mib;
     }
@@ -123,7 +130,7 @@ Outcome<void> Sandboxes::check_room(const Key& key, const Record& record,
 Outcome<Served> Sandboxes::enlist(const Key& key, CreateWords& words) {
   const bool named = !words.name.empty();
   if (!named) {
-    words.name = made_up_name();
+    words.name = fmt::format("sandbox-{:08x}", random_number() >> 32);
   }
   if (auto good = sandbox::check_name(words.name); !good) {
     return refuse(Reason::kInvalid, good.error());
@@ -139,40 +146,48 @@ Outcome<Served> Sandboxes::enlist(const Key& key, CreateWords& words) {
     return refuse(Reason::kConflict, "there is a sandbox '{}' already", words.name);
   }
   if (sandboxes_.size() >= kMaxSandboxes) {
-    return refuse(Reason::kFull, "there are {} sandboxes: remove some of them", kMaxSandboxes);
+    return std::unexpected(Problem{
+        Reason::kFull, fmt::format("there are {} sandboxes: remove some of them", kMaxSandboxes),
+        kRetryAfterRemoval});
   }
+  words.record.id = fmt::format("{:016x}", random_number());
   words.record.owner = key.id;
   words.record.created_ms = now_ms();
   auto served = std::make_shared<ServedSandbox>(
       words.space, words.name, state_of(words.space, words.name), std::move(words.record));
   sandboxes_[{words.space, words.name}] = served;
-  ++changes_;
   return served;
+}
+
+// What a request with the same idempotency key has made.
+Served Sandboxes::find_creation(const Key& key, const CreateWords& words) const {
+  for (const auto& [place, served] : sandboxes_) {
+    if (!words.record.idempotency.empty() &&
+        served->record.idempotency == words.record.idempotency && served->record.owner == key.id &&
+        served->space == words.space) {
+      return served;
+    }
+  }
+  return nullptr;
 }
 
 Async<Outcome<Served>> Sandboxes::create(const Key& key, CreateWords words, PullProgress progress) {
   if (auto writable = check_writable(key); !writable) {
     co_return std::unexpected(writable.error());
   }
-  if (!words.record.idempotency.empty()) {
-    for (const auto& [place, served] : sandboxes_) {
-      if (served->record.idempotency != words.record.idempotency ||
-          served->record.owner != key.id || served->space != words.space) {
-        continue;
-      }
-      if (served->record.request != words.record.request) {
-        co_return refuse(Reason::kConflict,
-                         "the idempotency key was used for another request, which made '{}'",
-                         served->name);
-      }
+  if (Served found = find_creation(key, words)) {
+    if (found->record.request != words.record.request) {
+      co_return refuse(Reason::kConflict,
+                       "the idempotency key was used for another request, which made '{}'",
+                       found->name);
+    }
+    {
       // It may be on its way still.
-      const Served found = served;
-      {
-        const auto pass = co_await found->gate.enter();
-      }
-      if (found->removed) {
-        co_return refuse(Reason::kConflict, "'{}' was removed meanwhile", found->name);
-      }
+      const auto pass = co_await found->gate.enter();
+    }
+    // Where another program has removed it, it is made anew.
+    (void)co_await look_again(found->space, found->name);
+    if (!found->removed) {
       co_return found;
     }
   }
@@ -182,7 +197,7 @@ Async<Outcome<Served>> Sandboxes::create(const Key& key, CreateWords words, Pull
       co_return std::unexpected(allowed.error());
     }
   }
-  words.record.owner = key.id;
+  put_under(words.record, key);
   if (auto room = check_room(key, words.record, nullptr); !room) {
     co_return std::unexpected(room.error());
   }
@@ -195,8 +210,11 @@ Async<Outcome<Served>> Sandboxes::create(const Key& key, CreateWords words, Pull
     const auto pass = co_await one->gate.enter();
     auto up = co_await self->bring_up(one, std::move(told));
     if (!up) {
-      // Nothing was in it yet.
+      // Nothing was in it yet. It may also be that another program was the first with this name.
       co_await self->discard(one);
+      if (!one->removed) {
+        self->forget(one);
+      }
       co_return std::unexpected(up.error());
     }
     co_return one;
@@ -295,6 +313,9 @@ Async<Outcome<Served>> Sandboxes::start_as(const Key& key, Served served,
   }
   const auto work = [](Sandboxes* self, Key by, Served one, std::optional<Record> other,
                        PullProgress told) -> Async<Outcome<Served>> {
+    while (one->elsewhere && one->stage == Stage::kStarting) {
+      co_await one->ended.wait();
+    }
     const auto pass = co_await one->gate.enter();
     if (one->removed) {
       co_return refuse(Reason::kNotFound, "'{}' was removed", one->name);
@@ -306,6 +327,16 @@ Async<Outcome<Served>> Sandboxes::start_as(const Key& key, Served served,
     if (other) {
       one->record = std::move(*other);
     }
+    put_under(one->record, by);
+    // The operator may have changed it since.
+    sandbox::SandboxSpec judged = one->record.spec;
+    const Key nobodys;  // the limits of this one's key are those of what runs
+    auto allowed = one->record.declared ? Outcome<void>()
+                                        : apply_policy(judged, self->options_.settings, nobodys);
+    if (!allowed) {
+      one->record = before;
+      co_return std::unexpected(allowed.error());
+    }
     if (auto room = self->check_room(by, one->record, one.get()); !room) {
       one->record = before;
       co_return std::unexpected(room.error());
@@ -313,7 +344,11 @@ Async<Outcome<Served>> Sandboxes::start_as(const Key& key, Served served,
     one->stage = Stage::kStarting;
     auto up = co_await self->bring_up(one, std::move(told));
     if (!up) {
-      one->record = before;
+      // It became what it was to be, when it came so far.
+      const sandbox::StateDirectory directory = one->directory;
+      const auto read = [directory] { return read_record(directory); };
+      auto kept = co_await self->workers_.run(read);
+      one->record = kept && *kept ? std::move(**kept) : before;
       co_return std::unexpected(up.error());
     }
     co_return one;
@@ -360,22 +395,34 @@ Async<Outcome<void>> Sandboxes::erase(Served served) {
   co_return co_await shield(work(this, std::move(served)));
 }
 
-// Removes what one has kept that does not run, with its gate's pass.
+// Removes what one has kept that does not run, with its gate's pass. What another program has made
+// of the same name meanwhile stays.
 Async<Outcome<void>> Sandboxes::discard(Served served) {
   const sandbox::StateDirectory directory = served->directory;
-  const auto remove = [directory]() -> Result<bool> {
+  const std::string id = served->record.id;
+  const auto remove = [directory, id]() -> Result<bool> {
     if (!directory.exists()) {
       return true;
     }
-    const auto space = directory.remove();
-    return space ? Result<bool>(space->has_value()) : std::unexpected(space.error());
+    auto locked = directory.lock_when_free();
+    if (!locked || !*locked) {
+      return locked ? Result<bool>(false) : std::unexpected(locked.error());
+    }
+    const auto record = read_record((*locked)->state);
+    if (record && *record && (*record)->id != id) {
+      return true;
+    }
+    const auto removed = (*locked)->remove();
+    return removed ? Result<bool>(true) : std::unexpected(removed.error());
   };
   const auto removed = co_await workers_.run(remove);
   if (!removed) {
     co_return refuse(Reason::kFailed, removed.error());
   }
   if (!*removed) {
-    co_return refuse(Reason::kConflict, "'{}' was started by another program", served->name);
+    co_return refuse(Reason::kConflict,
+                     "'{}' was started by another program in the meantime; try again",
+                     served->name);
   }
   forget(served);
   co_return Outcome<void>();

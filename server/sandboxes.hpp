@@ -65,7 +65,8 @@ class ServedSandbox {
   Gate gate;  // of what changes it
   sandbox::Running running;
   std::shared_ptr<Fd> supervisor;  // a pidfd, while it runs
-  Signal ended;
+  bool elsewhere = false;          // another program has started it
+  Signal ended;                    // or its start is over
 };
 using Served = std::shared_ptr<ServedSandbox>;
 
@@ -144,6 +145,7 @@ class Sandboxes {
   Outcome<void> check_writable(const Key& key) const;
   Outcome<void> check_room(const Key& key, const Record& record,
                            const ServedSandbox* but_for) const;
+  Served find_creation(const Key& key, const CreateWords& words) const;
   Outcome<Served> enlist(const Key& key, CreateWords& words);
   Async<Outcome<Served>> start_as(const Key& key, Served served, std::optional<Record> changed,
                                   PullProgress progress);
@@ -155,11 +157,13 @@ class Sandboxes {
   Async<std::vector<std::string>> look_around();
   Async<Result<void>> look_again(std::string space, std::string name);
   Async<Result<void>> take_over(Served served, sandbox::Running running);
+  Async<> follow_start(Served served);
   Async<> watch_adopted(Served served);
   void forget(const Served& served);
+  bool is_superfluous(const ServedSandbox& served) const;
   void on_end(const Served& served);
   Async<> sweep(Served served);
-  Async<Result<void>> connect(Served served);
+  Async<Result<Stage>> connect(Served served);
   Async<Outcome<void>> end(Served served, bool at_once);
   Async<Outcome<void>> erase(Served served);
   Async<Outcome<void>> discard(Served served);
@@ -172,7 +176,7 @@ class Sandboxes {
   Options options_;
   Pulls pulls_;
   std::map<std::pair<std::string, std::string>, Served> sandboxes_;
-  std::uint64_t changes_ = 0;  // how often one came into that map, or went
+  std::uint64_t removals_ = 0;  // how often one went from that map
   std::size_t starting_ = 0;
 };
 

@@ -4,10 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <boost/asio/detached.hpp>
 #include <csignal>
-#include <filesystem>
-#include <system_error>
 #include <utility>
 
 #include "oci/printable.hpp"
@@ -17,7 +14,6 @@
 #include "sandbox/control_client.hpp"
 #include "sandbox/files.hpp"
 #include "sandbox/image_choice.hpp"
-#include "server/presence.hpp"
 #include "server/sandboxes.hpp"
 
 namespace msb::server {
@@ -97,7 +93,11 @@ Result<sandbox::Task> task_of(const Record& record) {
 Outcome<sandbox::Launched> launch_blocking(const LaunchWords& words,
                                            const sandbox::ImageChoice& image,
                                            const Settings& settings) {
-  auto options = sandbox::compose(words.who, words.record.spec, "/", image, words.home);
+  sandbox::SandboxSpec spec = words.record.spec;
+  if (const auto most = words.record.lifetime_s) {
+    spec.timeout_s = std::min(spec.timeout_s.value_or(*most), *most);
+  }
+  auto options = sandbox::compose(words.who, spec, "/", image, words.home);
   if (!options) {
     return refuse(Reason::kInvalid, options.error());
   }
@@ -115,6 +115,10 @@ Outcome<sandbox::Launched> launch_blocking(const LaunchWords& words,
   options->background = words.record.session.empty();
   options->bound = !options->background;  // its session ends with this process
   options->pin = image.pin;
+  // Again, as another program may have removed it since it was written.
+  options->keep = [record = words.record](const sandbox::StateDirectory& state) {
+    return write_record(state, record);
+  };
   auto launched = sandbox::launch(std::move(*options));
   if (!launched) {
     return refuse(
@@ -148,15 +152,16 @@ Async<Outcome<void>> Sandboxes::bring_up(Served served, PullProgress progress) {
     co_return std::unexpected(launched.error());
   }
   served->running = launched->running();
+  served->elsewhere = false;
   served->supervisor =
       std::make_shared<Fd>(::fcntl(launched->supervisor().process.get(), F_DUPFD_CLOEXEC, 0));
   const auto shared = std::make_shared<sandbox::Launched>(std::move(*launched));
-  asio::co_spawn(io_, watch_child(served, shared), asio::detached);
+  asio::co_spawn(io_, watch_child(served, shared), Unattended());
   const seconds limit = pulled ? kPullPatience : kStartPatience;
   auto up = co_await await_running(served, shared, begun + limit);
   if (up) {
     if (auto connected = co_await connect(served); connected) {
-      served->stage = Stage::kRunning;
+      served->stage = *connected == Stage::kPaused ? Stage::kPaused : Stage::kRunning;
       co_return up;
     } else if (served->stage == Stage::kStopped) {
       // Its command has ended already, and that is no failure of the start.
@@ -188,12 +193,16 @@ Async<Outcome<sandbox::Launched>> Sandboxes::launch(Served served, PullProgress 
       return refuse(Reason::kFailed, made.error());
     }
     // A directory with a lock is what a sandbox has kept, and can be removed, whenever this ends.
-    const auto locked = state.lock();
+    const auto locked = state.lock_when_free();
     if (!locked) {
       return refuse(Reason::kFailed, locked.error());
     }
     if (!*locked) {
       return refuse(Reason::kConflict, "'{}' was started by another program", words.who.name);
+    }
+    const auto there = read_record(state);
+    if (there && *there && (*there)->id != words.record.id) {
+      return refuse(Reason::kConflict, "there is a sandbox '{}' already", words.who.name);
     }
     auto choice = choose(words);
     if (!choice) {
@@ -260,7 +269,7 @@ Async<Outcome<void>> Sandboxes::await_running(Served served,
     told->ended = true;
     told->come.notify();
   };
-  asio::co_spawn(io_, follow(launched, watch), asio::detached);
+  asio::co_spawn(io_, follow(launched, watch), Unattended());
   while (!watch->ended) {
     const bool come = co_await watch->come.wait(deadline);
     if (!come) {
@@ -281,8 +290,8 @@ Async<Outcome<void>> Sandboxes::await_running(Served served,
                        : message);
 }
 
-// What its supervisor says of it.
-Async<Result<void>> Sandboxes::connect(Served served) {
+// What its supervisor says of it, also what its stage is.
+Async<Result<Stage>> Sandboxes::connect(Served served) {
   const sandbox::Running running = served->running;
   const auto ask = [running] { return ask_supervisor(running, "status"); };
   const auto status = co_await workers_.run(ask);
@@ -303,10 +312,10 @@ Async<Result<void>> Sandboxes::connect(Served served) {
   served->guest = std::make_shared<Guest>(guests_, running.agent_socket(), std::move(around));
   served->code = std::make_unique<CodeSessions>(io_.get_executor(), served->guest);
   served->measured.reset();
-  if (sandbox::text_member(*status, "state") == "paused") {
-    served->stage = Stage::kPaused;
-  }
-  co_return Result<void>();
+  const auto state = sandbox::text_member(*status, "state");
+  co_return state == "paused" ? Stage::kPaused
+  : state == "starting"       ? Stage::kStarting
+                              : Stage::kRunning;
 }
 
 // Of one that this server has started, which has to be waited for.
@@ -325,7 +334,7 @@ void Sandboxes::on_end(const Served& served) {
   served->started_ms = 0;
   served->ended.notify();
   if (served->record.ephemeral && !served->removed) {
-    asio::co_spawn(io_, sweep(served), asio::detached);
+    asio::co_spawn(io_, sweep(served), Unattended());
   }
 }
 
@@ -342,39 +351,29 @@ Async<Outcome<void>> Sandboxes::end(Served served, bool at_once) {
   const sandbox::Running running = served->running;
   served->stage = Stage::kStopping;
   const auto supervisor = served->supervisor;
-  const auto until = [&](seconds patience) { return Signal::Clock::now() + patience; };
+  const auto await_end = [](Served one, seconds patience) -> Async<> {
+    const auto deadline = Signal::Clock::now() + patience;
+    bool come = true;
+    while (come && one->stage != Stage::kStopped) {
+      come = co_await one->ended.wait(deadline);
+    }
+  };
   if (!at_once) {
     const auto ask = [running] { return ask_supervisor(running, "stop"); };
     const auto asked = co_await workers_.run(ask);
-    const auto deadline = until(asked ? kStopPatience : seconds(0));
-    while (served->stage != Stage::kStopped) {
-      const bool come = co_await served->ended.wait(deadline);
-      if (!come) {
-        break;
-      }
-    }
+    const seconds patience = asked ? kStopPatience : seconds(0);
+    co_await await_end(served, patience);
   }
   if (served->stage != Stage::kStopped) {
     const auto ask = [running] { return ask_supervisor(running, "kill"); };
     const auto asked = co_await workers_.run(ask);
-    const auto deadline = until(asked ? kKillPatience : seconds(0));
-    while (served->stage != Stage::kStopped) {
-      const bool come = co_await served->ended.wait(deadline);
-      if (!come) {
-        break;
-      }
-    }
+    const seconds patience = asked ? kKillPatience : seconds(0);
+    co_await await_end(served, patience);
   }
   if (served->stage != Stage::kStopped && supervisor && *supervisor) {
     // It hangs, and its sandbox with it.
     ::syscall(SYS_pidfd_send_signal, supervisor->get(), SIGKILL, nullptr, 0);
-    const auto deadline = until(kKillPatience);
-    while (served->stage != Stage::kStopped) {
-      const bool come = co_await served->ended.wait(deadline);
-      if (!come) {
-        break;
-      }
-    }
+    co_await await_end(served, kKillPatience);
   }
   if (served->stage != Stage::kStopped) {
     co_return refuse(Reason::kFailed, "'{}' does not end", served->name);

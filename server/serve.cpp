@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/serve.hpp"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
-#include <boost/asio/detached.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -31,6 +31,9 @@ constexpr std::chrono::seconds kDrainPatience{30};
 // All that an interface needs. It is never destroyed: coroutines that are suspended still refer to
 // it when the process ends.
 struct Ground {
+  explicit Ground(std::string its) : home(std::move(its)) {}
+
+  const std::string home;  // $MSB_HOME
   asio::io_context io{1};
   std::unique_ptr<AsioIo> guests;
   std::optional<Workers> workers;
@@ -39,9 +42,9 @@ struct Ground {
   std::optional<Keys> keys;
   std::optional<McpSessions> sessions;
   std::optional<HttpServer> http;
-  RequestLog log{io, STDERR_FILENO};
+  RequestLog log{io, STDERR_FILENO, home};
 
-  Result<void> prepare(const std::string& home, const std::string& project) {
+  Result<void> prepare(const std::string& project) {
     const auto path = server_settings_path();
     auto settings =
         path ? load_server_settings(*path) : Result<Settings>(std::unexpected(path.error()));
@@ -83,9 +86,24 @@ void tell(int ready, const std::string& url) {
   }
 }
 
+// As many descriptors as this process may have: shells give 1024, which are fewer than the
+// connections that are taken (HttpLimits). What it starts may have as many.
+void take_all_descriptors(RequestLog& log) {
+  rlimit files{};
+  bool raised = ::getrlimit(RLIMIT_NOFILE, &files) == 0;
+  files.rlim_cur = files.rlim_max;
+  raised = raised && ::setrlimit(RLIMIT_NOFILE, &files) == 0;
+  if (!raised || files.rlim_max < HttpLimits().connections) {
+    log.write("warning",
+              fmt::format("there are descriptors for {} connections at the most; `ulimit "
+                          "-Hn` says how many a process may have",
+                          files.rlim_max));
+  }
+}
+
 // Until a signal says that it is enough.
 Async<int> run(Ground& ground) {
-  asio::co_spawn(ground.io, ground.http->run(), asio::detached);
+  asio::co_spawn(ground.io, ground.http->run(), Unattended());
   asio::signal_set signals(ground.io, SIGTERM, SIGINT);
   boost::system::error_code error;
   co_await signals.async_wait(asio::redirect_error(asio::use_awaitable, error));
@@ -94,7 +112,7 @@ Async<int> run(Ground& ground) {
   ground.app->draining = true;
   ground.http->stop();
   ground.app->drain.notify();
-  co_await ground.sessions->end_all();
+  co_await ground.sessions->end_all(deadline);
   const bool drained = co_await ground.http->drained(deadline);
   ground.log.write("info", drained ? "ended" : "ended with requests under way");
   ground.log.flush();
@@ -119,8 +137,15 @@ Result<int> run_to_end(Ground& ground, Async<int> work) {
     status = result;
     ground.io.stop();
   });
-  ground.io.restart();
-  ground.io.run();
+  while (!status) {
+    try {
+      ground.io.restart();
+      ground.io.run();
+    } catch (const std::exception& error) {
+      // Of what nobody waits for: the others go on.
+      ground.log.write("error", error.what());
+    }
+  }
   if (mistake) {
     try {
       std::rethrow_exception(mistake);
@@ -128,7 +153,7 @@ Result<int> run_to_end(Ground& ground, Async<int> work) {
       return fail("the server ended by a mistake of its own: {}", error.what());
     }
   }
-  return status.value_or(1);
+  return *status;
 }
 
 }  // namespace
@@ -154,8 +179,8 @@ Result<int> serve(const ServeOptions& options) {
     }
     project = opened->directory;
   }
-  Ground& ground = *std::make_unique<Ground>().release();
-  if (auto prepared = ground.prepare(*home, project); !prepared) {
+  Ground& ground = *std::make_unique<Ground>(*home).release();
+  if (auto prepared = ground.prepare(project); !prepared) {
     return std::unexpected(prepared.error());
   }
   ground.keys.emplace(server_folder(*home) + "/keys.json");
@@ -164,6 +189,7 @@ Result<int> serve(const ServeOptions& options) {
       return std::unexpected(taken.error());
     }
   }
+  take_all_descriptors(ground.log);
   App& app = *ground.app;
   McpSessions& sessions = *ground.sessions;
   const Settings& settings = ground.sandboxes->settings();
@@ -200,8 +226,8 @@ Result<int> serve_mcp_on_stdio() {
   if (!home) {
     return std::unexpected(home.error());
   }
-  Ground& ground = *std::make_unique<Ground>().release();
-  if (auto prepared = ground.prepare(*home, ""); !prepared) {
+  Ground& ground = *std::make_unique<Ground>(*home).release();
+  if (auto prepared = ground.prepare(""); !prepared) {
     return std::unexpected(prepared.error());
   }
   const auto work = [](Ground& all) -> Async<int> {

@@ -12,9 +12,9 @@ namespace msb::server {
 struct ServeOptions {
   std::string host = "127.0.0.1";  // an address; "localhost" is 127.0.0.1
   std::uint16_t port = 5555;       // 0: one that is free
-  std::string
-      project;      // a directory whose Sandboxfile's sandboxes clients may start by name; or empty
-  std::string key;  // one that is valid for as long as this server runs; or empty
+  // A directory, whose Sandboxfile's sandboxes clients may start by name; or empty.
+  std::string project;
+  std::string key;   // one that is valid for as long as this server runs; or empty
   bool dev = false;  // no key is asked for; on loopback only
   int ready = -1;    // a descriptor that gets "ready URL\n" once it listens; or none
 };

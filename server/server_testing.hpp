@@ -114,6 +114,7 @@ class FakeExchange final : public Exchange {
     const auto found = fields_.find(name);
     return found == fields_.end() ? std::string_view() : found->second;
   }
+  [[nodiscard]] bool has_repeated(std::string_view /*name*/) const override { return false; }
   [[nodiscard]] const std::string& id() const override { return id_; }
   Async<Outcome<std::string>> body(std::size_t /*limit*/) override { co_return body_; }
   Async<Outcome<std::span<const std::byte>>> read() override {

@@ -2,20 +2,18 @@
 // What the operator settled about the server, in server.json beside images.json:
 //
 //   {
-//     "hosts": ["sandbox.example"],             names that this server is called by, beside
-//     localhost:
-//                                               host names or addresses, without a port
-//     "origins": ["https://app.example"],       browser clients that may use it
+//     "hosts": ["sandbox.example"],           names of this server, beside localhost: host names
+//                                             or addresses, without a port
+//     "origins": ["https://app.example"],     browser clients that may use it
 //     "allow": {
-//       "images": ["python", "ghcr.io/me/*"],   references; policy.hpp says what they match
-//       "volumes": ["/srv/data:ro", "/srv/work"],   directories of this host, and what is below
-//       them "ports": ["127.0.0.1:8000-8999"],       of this host, that sandboxes may publish
-//       "scope": "public"                       the widest: none, local, public, any
+//       "images": ["python", "ghcr.io/me/*"],     references; policy.hpp says what they match
+//       "volumes": ["/srv/data:ro", "/srv/work"], directories of this host, and what is below them
+//       "ports": ["127.0.0.1:8000-8999"],         of this host, that sandboxes may publish
+//       "scope": "public"                         the widest: none, local, public, any
 //     },
 //     "limits": {
-//       "sandboxes": 64, "memory": "32G",       of all that run
-//       "cpus": 8, "sandbox_memory": "8G", "disk": "20G", "processes": 4096, "lifetime": "1d"   of
-//       each
+//       "sandboxes": 64, "memory": "32G",     of all that run; the others of each
+//       "cpus": 8, "sandbox_memory": "8G", "disk": "20G", "processes": 4096, "lifetime": "1d"
 //     }
 //   }
 //

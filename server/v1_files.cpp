@@ -6,6 +6,7 @@
 #include <boost/asio/error.hpp>
 #include <boost/system/system_error.hpp>
 #include <charconv>
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -18,6 +19,7 @@
 #include "protocol/files.hpp"
 #include "server/client_spec.hpp"
 #include "server/v1.hpp"
+#include "server/v1_streams.hpp"
 
 namespace msb::server::v1 {
 
@@ -29,6 +31,7 @@ using protocol::Files;
 constexpr std::size_t kHeld = std::size_t{256} << 10;  // of a file, for a slow client
 constexpr std::size_t kMaxEntries = 100'000;
 constexpr std::size_t kMaxNames = std::size_t{16} << 20;  // bytes of all names in one list
+constexpr std::chrono::minutes kTreePatience{10};  // of which nothing is said until it is gone
 constexpr std::uint32_t kNewDirectory = 0755;
 constexpr std::uint32_t kNewFile = 0644;
 
@@ -149,8 +152,9 @@ Async<> send_pieces(Exchange& exchange, Content& content, Files& files) {
 // that a part does not look like the whole.
 Async<Outcome<HttpAnswer>> send_content(Exchange& exchange, Transfer<std::uint64_t>& transfer,
                                         Content& content, std::string_view type) {
-  while (content.pieces.empty() && !transfer.answer.value) {
-    co_await transfer.answer.changed.wait();
+  const std::function<bool()> has_come = [&content] { return !content.pieces.empty(); };
+  if (auto come = co_await transfer.answer.wait(has_come); !come) {
+    co_return std::unexpected(come.error());
   }
   if (content.pieces.empty() && !*transfer.answer.value) {
     co_return std::unexpected(problem_of(transfer.answer.value->error()));
@@ -160,36 +164,42 @@ Async<Outcome<HttpAnswer>> send_content(Exchange& exchange, Transfer<std::uint64
   co_await exchange.begin(std::move(head));
   while (!content.pieces.empty() || !transfer.answer.value) {
     co_await send_pieces(exchange, content, *transfer.files);
-    if (content.pieces.empty() && !transfer.answer.value) {
-      co_await transfer.answer.changed.wait();
+    const auto come = co_await transfer.answer.wait(has_come);
+    if (!come) {
+      break;
     }
   }
-  if (!*transfer.answer.value) {
+  if (!transfer.answer.value || !*transfer.answer.value) {
     throw boost::system::system_error(asio::error::connection_aborted);
   }
   co_await exchange.end();
   co_return HttpAnswer{};
 }
 
-// Gives the request's body to a write() or an unpack().
+// Gives the request's body to a write() or an unpack(), unless that is done before, as when the
+// sandbox ends.
 Async<Outcome<std::uint64_t>> receive_content(Exchange& exchange,
                                               Transfer<std::uint64_t>& transfer) {
+  const std::function<bool()> is_ready = [&transfer] { return transfer.ready; };
+  const std::function<bool()> is_over = [&transfer] { return transfer.answer.value.has_value(); };
   while (!transfer.answer.value) {
-    if (!transfer.ready) {
-      co_await transfer.answer.changed.wait();
-      continue;
+    if (auto taken = co_await transfer.answer.wait(is_ready); !taken) {
+      co_return std::unexpected(taken.error());
     }
-    const auto piece = co_await exchange.read();
+    const auto piece = co_await read_unless(exchange, transfer.answer.changed, is_over);
     if (!piece) {
-      // Without its end, what was sent so far does not count.
-      co_return std::unexpected(piece.error());
+      break;
     }
-    if (piece->empty()) {
+    if (!*piece) {
+      // Without its end, what was sent so far does not count.
+      co_return std::unexpected(piece->error());
+    }
+    if ((*piece)->empty()) {
       transfer.files->end_data();
       break;
     }
     transfer.ready = false;
-    transfer.files->send(*piece);
+    transfer.files->send(**piece);
   }
   co_return co_await transfer.answer.take();
 }
@@ -209,8 +219,9 @@ struct Listing {
   }
 };
 
-Async<Outcome<HttpAnswer>> finish_empty(Transfer<void>& transfer) {
-  if (auto done = co_await transfer.answer.take(); !done) {
+Async<Outcome<HttpAnswer>> finish_empty(Transfer<void>& transfer,
+                                        std::chrono::seconds patience = kAgentPatience) {
+  if (auto done = co_await transfer.answer.take(Signal::Clock::now() + patience); !done) {
     co_return std::unexpected(done.error());
   }
   co_return no_content();
@@ -352,7 +363,7 @@ Async<Outcome<HttpAnswer>> remove_file(Call& call) {
   (*transfer)->files->remove(call.query.value("path", ""),
                              flag(call.query, "recursive", MSB_FILE_RECURSIVE),
                              (*transfer)->answer.done());
-  co_return co_await finish_empty(**transfer);
+  co_return co_await finish_empty(**transfer, kTreePatience);
 }
 
 }  // namespace msb::server::v1

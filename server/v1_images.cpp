@@ -170,7 +170,8 @@ Async<Outcome<Json>> finish_pull(App& app, Outcome<void> outcome, std::string re
 }
 
 Async<> stream_pull(Call& call, EventStream& stream, std::string reference) {
-  Pulling pulling(call.app, co_await asio::this_coro::executor, reference);
+  const auto executor = co_await asio::this_coro::executor;
+  Pulling pulling(call.app, executor, reference);
   while (true) {
     const auto progress = co_await pulling.next();
     if (!progress) {

@@ -209,8 +209,8 @@ Async<Outcome<HttpAnswer>> get_logs(Call& call) {
   const auto format = stream_format(call.exchange.header("Accept"));
   EventStream stream(call.exchange, format.value_or(StreamFormat::kLines));
   co_await stream.begin();
-  co_await send_log(call.app, *served, source, std::move(*first), watch ? &*watch : nullptr,
-                    stream);
+  LogWatch* const followed = watch ? &*watch : nullptr;
+  co_await send_log(call.app, *served, source, std::move(*first), followed, stream);
   co_await stream.end();
   co_return HttpAnswer{};
 }

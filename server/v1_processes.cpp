@@ -2,6 +2,7 @@
 // Processes that the guest keeps until they are removed.
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <memory>
 #include <optional>
 #include <string>
@@ -265,7 +266,9 @@ Async<Outcome<HttpAnswer>> get_process_output(Call& call) {
     std::ranges::copy(found->entry.fields.offsets, until->begin());
   }
   AttachedProcess::Follower follower(AttachedProcess::of(call.app.io, found->guest, found->id()));
-  if (auto attached = co_await follower.attach(from); !attached) {
+  // There is one follower at a time, and who may only look ends nobody's stream.
+  const bool take_over = !call.exchange.key.scope.read_only;
+  if (auto attached = co_await follower.attach(from, take_over); !attached) {
     co_return std::unexpected(attached.error());
   }
   const auto format = stream_format(call.exchange.header("Accept"));
@@ -289,9 +292,12 @@ Async<Outcome<HttpAnswer>> write_process_input(Call& call) {
   }
   AttachedProcess::Writer writer(AttachedProcess::of(call.app.io, found->guest, found->id()));
   co_await writer.enter();
+  if (auto opened = co_await writer.open(); !opened) {
+    co_return std::unexpected(opened.error());
+  }
   std::uint64_t count = 0;
   while (true) {
-    const auto piece = co_await call.exchange.read();
+    const auto piece = co_await writer.read(call.exchange);
     if (!piece) {
       co_return std::unexpected(piece.error());
     }
@@ -365,8 +371,7 @@ Async<Outcome<HttpAnswer>> remove_process(Call& call) {
   // In this order over one connection; of the last one the answer says whether all went well.
   std::function<void(Requests&, Requests::Done<void>)> request =
       [id = found->id()](Requests& requests, Requests::Done<void> done) {
-        constexpr std::uint32_t kKill = 9;
-        requests.signal(id, kKill, true, [](const protocol::Answer<void>&) {});
+        requests.signal(id, SIGKILL, true, [](const protocol::Answer<void>&) {});
         requests.wait(id, [](const protocol::Answer<Exited>&) {});
         requests.forget(id, std::move(done));
       };

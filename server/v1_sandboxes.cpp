@@ -2,7 +2,6 @@
 // Sandboxes: their life, their ports, and what they use.
 #include <algorithm>
 #include <map>
-#include <optional>
 #include <span>
 #include <utility>
 #include <vector>

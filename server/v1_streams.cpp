@@ -2,7 +2,8 @@
 #include "server/v1_streams.hpp"
 
 #include <algorithm>
-#include <boost/asio/detached.hpp>
+#include <boost/asio/experimental/awaitable_operators.hpp>
+#include <exception>
 #include <map>
 #include <utility>
 
@@ -27,6 +28,27 @@ std::string_view trimmed(std::string_view text) {
     text.remove_suffix(1);
   }
   return text;
+}
+
+// Exchange::read(), whose exception would leave what waits beside it waiting.
+struct Reading {
+  std::optional<BodyPiece> piece;
+  std::exception_ptr error;
+};
+
+Async<> read_into(Exchange& exchange, Reading& reading) {
+  try {
+    auto piece = co_await exchange.read();
+    reading.piece.emplace(std::move(piece));
+  } catch (...) {
+    reading.error = std::current_exception();
+  }
+}
+
+Async<> await_end(Signal& changed, const std::function<bool()>& over) {
+  while (!over()) {
+    co_await changed.wait();
+  }
 }
 
 }  // namespace
@@ -81,6 +103,25 @@ Async<> EventStream::end() {
   co_await exchange_.end();
 }
 
+Async<std::optional<BodyPiece>> read_unless(Exchange& exchange, Signal& changed,
+                                            std::function<bool()> over) {
+  using namespace asio::experimental::awaitable_operators;
+  if (over()) {
+    co_return std::nullopt;
+  }
+  Reading reading;
+  Async<> read = read_into(exchange, reading);
+  Async<> end = await_end(changed, over);
+  const auto first = co_await (std::move(read) || std::move(end));
+  if (first.index() != 0) {
+    co_return std::nullopt;
+  }
+  if (reading.error) {
+    std::rethrow_exception(reading.error);
+  }
+  co_return std::move(reading.piece);
+}
+
 std::optional<Json> OutputEvents::add(msb_stream stream, std::span<const std::byte> bytes,
                                       std::uint64_t end) {
   Stream& its = streams_.at(stream);
@@ -131,8 +172,15 @@ std::shared_ptr<AttachedProcess> AttachedProcess::of(asio::io_context& io,
   return process;
 }
 
-Async<Outcome<void>> AttachedProcess::attach(Offsets wanted, std::uint64_t follower) {
+Async<Outcome<void>> AttachedProcess::attach(Offsets wanted, std::uint64_t follower,
+                                             bool take_over) {
   const auto pass = co_await joins_.enter();
+  if (!take_over && follower_ != 0) {
+    co_return refuse(Reason::kConflict,
+                     "somebody follows process {}, from whom a read-only key does not take it; "
+                     "come again when nobody does",
+                     id_);
+  }
   auto socket = guest_->opener()();
   if (!socket) {
     co_return std::unexpected(unreachable(socket.error()));
@@ -321,7 +369,25 @@ Async<Outcome<void>> AttachedProcess::write(std::span<const std::byte> bytes) {
   while (!end_ && process_->unsent() > 0) {
     co_await changed_.wait();
   }
-  co_return Outcome<void>();
+  const Problem* const problem = broken();
+  co_return problem != nullptr ? Outcome<void>(std::unexpected(*problem)) : Outcome<void>();
+}
+
+const Problem* AttachedProcess::broken() const {
+  return end_ ? std::get_if<Problem>(&*end_) : nullptr;
+}
+
+Async<Outcome<std::span<const std::byte>>> AttachedProcess::Writer::read(Exchange& exchange) {
+  // As it was: another request may attach again meanwhile.
+  std::optional<Problem> end;
+  std::function<bool()> over = [&end, process = process_.get()] {
+    if (const Problem* const problem = process->broken()) {
+      end = *problem;
+    }
+    return end.has_value();
+  };
+  const auto piece = co_await read_unless(exchange, process_->changed_, std::move(over));
+  co_return piece ? *piece : BodyPiece(std::unexpected(*end));
 }
 
 Async<Outcome<void>> AttachedProcess::end_input() {
@@ -341,7 +407,7 @@ bool AttachedProcess::has_settled() const {
 
 void AttachedProcess::leave() {
   if (--users_ == 0 && !has_settled()) {
-    asio::co_spawn(io_, settle(shared_from_this()), asio::detached);
+    asio::co_spawn(io_, settle(shared_from_this()), Unattended());
   }
 }
 

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -54,6 +55,13 @@ class EventStream {
   Exchange& exchange_;
   StreamFormat format_;
 };
+
+// The next piece of the request's body, as Exchange::read() gives it; nothing when `over` holds
+// before there is one, which is looked at now and when `changed` is notified. What takes a body
+// learns by that of its own end while the client sends nothing.
+using BodyPiece = Outcome<std::span<const std::byte>>;
+Async<std::optional<BodyPiece>> read_unless(Exchange& exchange, Signal& changed,
+                                            std::function<bool()> over);
 
 // {"event": "output", "stream", "offset", "next", "text" or "base64"}: "base64" for what is not
 // UTF-8. "next" is the offset to go on from. Pure.
@@ -117,7 +125,7 @@ class AttachedProcess : public std::enable_shared_from_this<AttachedProcess> {
   static constexpr std::chrono::milliseconds kLastLook{10'000};
 
   // Follower 0 is nobody, and what is written goes to nobody.
-  Async<Outcome<void>> attach(Offsets wanted, std::uint64_t follower);
+  Async<Outcome<void>> attach(Offsets wanted, std::uint64_t follower, bool take_over = true);
   protocol::Process::Events events(Offsets wanted, std::uint64_t follower);
   void on_attached(const msb_attached& attached, const Offsets& wanted);
   void go_on_with_input(const msb_attached& attached);
@@ -127,6 +135,9 @@ class AttachedProcess : public std::enable_shared_from_this<AttachedProcess> {
   void stop_following(std::uint64_t follower);
 
   Async<Outcome<void>> open_input();
+  // Why nothing can be sent to the sandbox by this connection; null while it can. Its end by
+  // another one is none: what was given is given again, or the process has ended.
+  [[nodiscard]] const Problem* broken() const;
   Async<Outcome<void>> write(std::span<const std::byte> bytes);
   Async<Outcome<void>> end_input();
 
@@ -180,7 +191,10 @@ class AttachedProcess::Follower {
     process_->leave();
   }
 
-  Async<Outcome<void>> attach(Offsets wanted) { return process_->attach(wanted, number_); }
+  // `take_over`: also from another request that follows it; else it fails then.
+  Async<Outcome<void>> attach(Offsets wanted, bool take_over) {
+    return process_->attach(wanted, number_, take_over);
+  }
   // Nothing when the server is about to end.
   Async<std::optional<Event>> next(App& app);
 
@@ -203,6 +217,10 @@ class AttachedProcess::Writer {
   }
 
   Async<> enter() { pass_.emplace(co_await process_->writers_.enter()); }
+  // Fails when the process takes no input any more.
+  Async<Outcome<void>> open() { return process_->open_input(); }
+  // What of the request's body comes next. Fails also when the sandbox ends before that.
+  Async<Outcome<std::span<const std::byte>>> read(Exchange& exchange);
   // Waits until they are on their way. They are there until then.
   Async<Outcome<void>> write(std::span<const std::byte> bytes) { return process_->write(bytes); }
   Async<Outcome<void>> end() { return process_->end_input(); }

@@ -131,6 +131,15 @@ TEST_CASE("operations have names of their own") {
   }
 }
 
+TEST_CASE("the document has the code of every reason") {
+  std::set<std::string> words;
+  for (int reason = 0; reason <= static_cast<int>(Reason::kInternal); ++reason) {
+    words.emplace(info(static_cast<Reason>(reason)).word);
+  }
+  const Json& problem = document()["components"]["schemas"]["Problem"];
+  CHECK(problem["properties"]["code"]["enum"].get<std::set<std::string>>() == words);
+}
+
 TEST_CASE("a sandbox is described as every other interface takes it") {
   CHECK(document()["components"]["schemas"]["Config"] == config_schema());
 }

@@ -142,7 +142,7 @@ def test_javascript_keeps_its_state_from_run_to_run(javascript):
 @pytest.mark.parametrize("word", ["node", "nodejs", "javascript"])
 def test_javascript_has_the_names_of_the_0_2_line(http, javascript, word):
     result = http.result("sandbox.repl.run", sandbox="javascript", language=word, code="console.log(1)")
-    assert result["output"] == [{"stream": "stdout", "text": "1"}]
+    assert result["output"] == [{"stream": "stdout", "text": "1"}] and result["language"] == word
 
 
 def test_each_line_of_output_comes_by_itself_and_in_order(python):
