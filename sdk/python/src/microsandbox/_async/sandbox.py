@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sandbox of any image, with await."""
+
+from __future__ import annotations
+
+import contextlib
+from types import TracebackType
+from typing import AsyncIterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
+
+from .._core import processes, sandboxes
+from .._core.sandboxes import Duration, Envs, Size
+from .._core.streams import CodeEvents, LogEvents
+from ..errors import MicrosandboxError, NotFoundError
+from ..results import Result
+from ..types import Port, SandboxInfo, SandboxMetrics, SessionInfo
+from .client import Client, CodeStream, LogStream, Opening
+from .command import Command
+from .files import Files
+
+
+class Sandbox:
+    """A sandbox on a server. `create()` and `connect()` make these objects."""
+
+    def __init__(self, client: Client, info: SandboxInfo, *, owned: bool, shared: bool) -> None:
+        self._client = client
+        self._owned = owned  # it stops when `async with` is left
+        self._shared = shared  # the client is another's
+        self._of = (info.name, info.namespace)
+        self.info = info  # as it was when the server was asked last
+        self.command = Command(client, *self._of)
+        self.files = Files(client, *self._of)
+
+    @classmethod
+    def create(cls, image: str = "python", *, name: Optional[str] = None, namespace: Optional[str] = None,
+               labels: Optional[Mapping[str, str]] = None, ephemeral: Optional[bool] = None, cpus: Optional[float] = None,
+               memory: Optional[Size] = None, disk: Optional[Size] = None, processes: Optional[int] = None,
+               volumes: Optional[Sequence[str]] = None, ports: Optional[Sequence[Union[str, int]]] = None,
+               envs: Optional[Envs] = None, workdir: Optional[str] = None, user: Optional[str] = None,
+               shell: Optional[str] = None, scripts: Optional[Mapping[str, str]] = None, exec: Optional[str] = None,
+               command: Optional[Sequence[str]] = None, use_image_command: Optional[bool] = None,
+               scope: Optional[str] = None, timeout: Optional[Duration] = None, idle_timeout: Optional[Duration] = None,
+               start_timeout: float = sandboxes.START_PATIENCE, server_url: Optional[str] = None,
+               api_key: Optional[str] = None, client: Optional[Client] = None) -> Opening[Sandbox]:
+        """Makes a sandbox and starts it: `async with Sandbox.create("python") as sandbox`, or `await Sandbox.create(...)`.
+
+        One without a name is ephemeral unless said: nothing is left of it when it has ended. `async with` stops it at
+        its end. `memory` and `disk` are in MiB, or have a unit ("1G"); a port is a number, which is published where there
+        is room, or "HOST:GUEST"; `timeout` and `idle_timeout` say when the server stops it; `scope` what it may reach on
+        the network ("none", "local", "public" or "any"); `start_timeout` is how long to wait for it to run, in seconds.
+        """
+        config = sandboxes.config_of(
+            image=image, cpus=cpus, memory=memory, disk=disk, processes=processes, volumes=volumes, ports=ports, envs=envs,
+            workdir=workdir, user=user, shell=shell, scripts=scripts, exec=exec, command=command,
+            use_image_command=use_image_command, scope=scope, timeout=timeout, idle_timeout=idle_timeout)
+        made_up = sandboxes.new_name()
+        call = sandboxes.create(name or made_up, namespace, labels,
+                                name is None if ephemeral is None else ephemeral, config, start_timeout)
+
+        async def make() -> Sandbox:
+            ours = client or Client(server_url, api_key)
+            try:
+                return cls(ours, await ours.send(call), owned=True, shared=client is not None)
+            except BaseException as error:
+                if name is None and sandboxes.may_be_there(error):
+                    with contextlib.suppress(MicrosandboxError):
+                        await ours.send(sandboxes.remove(made_up, namespace))
+                if client is None:
+                    await ours.close()
+                raise
+
+        return Opening(make)
+
+    @classmethod
+    def connect(cls, name: str, *, namespace: Optional[str] = None, server_url: Optional[str] = None,
+                api_key: Optional[str] = None, client: Optional[Client] = None) -> Opening[Sandbox]:
+        """One that is there. `async with` lets go of it at its end, and it goes on."""
+        async def make() -> Sandbox:
+            ours = client or Client(server_url, api_key)
+            try:
+                info = await ours.send(sandboxes.get(name, namespace))
+                return cls(ours, info, owned=False, shared=client is not None)
+            except BaseException:
+                if client is None:
+                    await ours.close()
+                raise
+
+        return Opening(make)
+
+    @classmethod
+    async def list(cls, *, namespace: Optional[str] = None, labels: Optional[Mapping[str, str]] = None,
+                   state: Optional[str] = None, server_url: Optional[str] = None, api_key: Optional[str] = None,
+                   client: Optional[Client] = None) -> AsyncIterator[SandboxInfo]:
+        """Those that have all these labels, and are in that state; of namespace "*": all that the key may see."""
+        ours = client or Client(server_url, api_key)
+        try:
+            cursor: Optional[str] = None
+            while True:
+                page = await ours.send(sandboxes.page(namespace, labels, state, cursor))
+                for info in page.sandboxes:
+                    yield info
+                cursor = page.cursor
+                if cursor is None:
+                    return
+        finally:
+            if client is None:
+                await ours.close()
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def namespace(self) -> str:
+        return self.info.namespace
+
+    def __repr__(self) -> str:
+        return f"<Sandbox '{self.name}' of the image '{self.info.image}', {self.info.state}>"
+
+    async def __aenter__(self) -> Sandbox:
+        return self
+
+    async def __aexit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
+                        trace: Optional[TracebackType]) -> None:
+        try:
+            if self._owned:
+                try:
+                    await self.stop()
+                except NotFoundError:
+                    pass  # it ended by itself, and was ephemeral
+                except MicrosandboxError:
+                    if error is None:  # which counts more
+                        raise
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Lets go of the connections; the sandbox goes on."""
+        if not self._shared:
+            await self._client.close()
+
+    # Its life.
+
+    async def refresh(self) -> SandboxInfo:
+        self.info = await self._client.send(sandboxes.get(*self._of))
+        return self.info
+
+    async def start(self) -> None:
+        """Nothing to do when it runs."""
+        self.info = await self._client.send(sandboxes.start(*self._of))
+
+    async def stop(self, *, at_once: bool = False) -> None:
+        """In good order, and waits for its end; `at_once`: kills it."""
+        self.info = await self._client.send(sandboxes.stop(*self._of, at_once))
+
+    async def pause(self) -> None:
+        """Nothing in it goes on."""
+        self.info = await self._client.send(sandboxes.pause(*self._of))
+
+    async def resume(self) -> None:
+        self.info = await self._client.send(sandboxes.resume(*self._of))
+
+    async def remove(self) -> None:
+        """Stops it at once, and removes all that it has kept."""
+        await self._client.send(sandboxes.remove(*self._of))
+
+    # Code.
+
+    async def run(self, code: str, *, language: str = "python", session: Optional[str] = None,
+                  timeout: Optional[float] = None) -> Result:
+        """Runs code in an interpreter, which keeps its state: "python", "javascript" or "shell". `session` tells
+        several apart. Code whose time is over is interrupted: its result has the status "timeout"."""
+        return await self._client.send(processes.run_code(*self._of, processes.code(language, code, session, timeout)))
+
+    def stream(self, code: str, *, language: str = "python", session: Optional[str] = None,
+               timeout: Optional[float] = None) -> CodeStream:
+        """The same, with what it gives while it runs."""
+        return CodeStream(self._client, CodeEvents(*self._of, language, processes.code(language, code, session, timeout)))
+
+    async def sessions(self) -> List[SessionInfo]:
+        return await self._client.send(processes.sessions(*self._of))
+
+    async def interrupt(self, *, language: str = "python", session: str = "main") -> None:
+        """Code that runs in a session."""
+        await self._client.send(processes.interrupt(*self._of, language, session))
+
+    async def close_session(self, *, language: str = "python", session: str = "main") -> None:
+        """Ends it, with its state."""
+        await self._client.send(processes.close_session(*self._of, language, session))
+
+    # What it has.
+
+    async def ports(self) -> Tuple[Port, ...]:
+        """Where its ports are published; none when it does not run."""
+        return await self._client.send(sandboxes.ports(*self._of))
+
+    async def url(self, port: int) -> str:
+        """Where programs of the server's host reach a port that it publishes."""
+        return await self._client.send(sandboxes.url(*self._of, port))
+
+    def app_url(self, port: int) -> str:
+        """Where browsers of the server's host do, as an origin of its own."""
+        return self._client.settings.app_url(self.name, self.namespace, port)
+
+    async def metrics(self) -> SandboxMetrics:
+        return await self._client.send(sandboxes.metrics(*self._of))
+
+    def logs(self, *, tail: Optional[int] = None, follow: bool = False) -> LogStream:
+        """What its command wrote, line by line; with `follow` until it has ended."""
+        return LogStream(self._client, LogEvents(*self._of, tail, follow))

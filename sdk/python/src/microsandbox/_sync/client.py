@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections to a server, without await."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Dict, Generator, Generic, Iterator, Optional, Type, TypeVar, Union
+
+import httpx
+
+from .._core import sandboxes
+from .._core.call import RESUMPTION, Attempts, Call, Reply, Retries, is_good, trouble
+from .._core.settings import Settings
+from .._core.streams import CodeEvents, CommandEvents, EventReader, LogEvents, ProcessEvents
+from ..errors import MicrosandboxError
+from ..results import CodeOutput, Result
+from ..types import Exit, LogLine, Output, ProcessOutput, ServerInfo
+
+T = TypeVar("T")
+E = TypeVar("E")
+R = TypeVar("R", bound="EventReader[Any]")
+S = TypeVar("S", bound="Stream[Any, Any]")
+
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30)
+
+
+class Client:
+    """A server, and the connections to it. Sandboxes may share one; those that are given none make their own.
+
+    `attempts` bounds how often a request is sent that was not answered, where that is safe.
+    """
+
+    def __init__(self, server_url: Optional[str] = None, api_key: Optional[str] = None, *, attempts: int = 5) -> None:
+        self.settings = Settings.of(server_url, api_key)
+        self._retries = Retries(attempts)
+        self._http = httpx.Client(limits=LIMITS, trust_env=False, verify=self.settings.tls(),
+                                  headers={"Accept-Encoding": "identity"})
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def health(self) -> str:
+        return self.send(sandboxes.health())
+
+    def server(self) -> ServerInfo:
+        """What the server and the key allow."""
+        return self.send(sandboxes.server())
+
+    def send(self, call: Call[T]) -> T:
+        attempts = Attempts(call, self.settings.url, self._retries)
+        while True:
+            outcome: Union[Reply, Exception]
+            try:
+                response = self._begin(call)
+                try:
+                    outcome = Reply(response.status_code, response.headers, response.read())
+                finally:
+                    response.close()
+            except httpx.TransportError as error:
+                outcome = error
+            pause = attempts.pause(outcome)
+            if pause is None:
+                return attempts.result(outcome)
+            time.sleep(pause)
+
+    def open(self, call: Call[Any], retries: Optional[Retries] = None) -> httpx.Response:
+        """A good answer whose body is to be read, and which is to be closed."""
+        attempts = Attempts(call, self.settings.url, retries or self._retries)
+        while True:
+            outcome: Union[Reply, Exception]
+            try:
+                response = self._begin(call)
+                if is_good(response.status_code):
+                    return response
+                try:
+                    outcome = Reply(response.status_code, response.headers, response.read())
+                finally:
+                    response.close()
+            except httpx.TransportError as error:
+                outcome = error
+            pause = attempts.pause(outcome)
+            if pause is None:
+                attempts.result(outcome)
+            else:
+                time.sleep(pause)
+
+    def _begin(self, call: Call[Any]) -> httpx.Response:
+        request = self._http.build_request(**call.options(self.settings.url, self.settings.key))
+        return self._http.send(request, stream=True)
+
+
+class Stream(Generic[E, R]):
+    """Events of an answer, while they come. Leaving `with` ends it, as ending the loop does."""
+
+    def __init__(self, client: Client, reader: R) -> None:
+        self._client = client
+        self._reader = reader
+        self._events: Optional[Generator[E, None, None]] = None
+
+    def __enter__(self: S) -> S:
+        return self
+
+    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[E]:
+        if self._events is None:
+            self._events = self._read()
+        return self._events
+
+    def close(self) -> None:
+        if self._events is None:
+            self._events = self._read()
+        self._events.close()
+
+    def _read(self) -> Generator[E, None, None]:
+        reader, retries = self._reader, None
+        while True:
+            call = reader.call()
+            response = self._client.open(call, retries)
+            try:
+                for piece in response.iter_raw():
+                    for event in reader.feed(piece):
+                        yield event
+                reader.end()
+                return
+            except (httpx.TransportError, MicrosandboxError) as error:
+                if not reader.resumes(error):
+                    if isinstance(error, MicrosandboxError):
+                        raise
+                    raise trouble(error, call, self._client.settings.url) from error
+            finally:
+                response.close()
+            retries = RESUMPTION
+
+
+class CodeStream(Stream[CodeOutput, CodeEvents]):
+    """What code gives, while it runs. When this is closed before its end, the code is interrupted."""
+
+    @property
+    def result(self) -> Optional[Result]:
+        """Of all of it, once it has ended."""
+        return self._reader.result
+
+
+class CommandStream(Stream[Output, CommandEvents]):
+    """What a command writes, while it runs. When this is closed before its end, the command is killed."""
+
+    @property
+    def exit(self) -> Optional[Exit]:
+        """How it ended, once it has."""
+        return self._reader.exit
+
+    @property
+    def id(self) -> Optional[int]:
+        return self._reader.id
+
+    @property
+    def pid(self) -> Optional[int]:
+        return self._reader.pid
+
+
+class ProcessStream(Stream[ProcessOutput, ProcessEvents]):
+    """What a process writes. It goes on over broken connections; closing it changes nothing about the process."""
+
+    @property
+    def exit(self) -> Optional[Exit]:
+        """How it ended, once it has."""
+        return self._reader.exit
+
+    @property
+    def offsets(self) -> Dict[str, int]:
+        """Where each stream goes on: what `Process.output()` takes."""
+        return dict(self._reader.offsets)
+
+
+class LogStream(Stream[LogLine, LogEvents]):
+    """Lines of a sandbox's log."""

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a sandbox, without await."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from typing import IO, Any, Callable, Iterable, Iterator, List, Optional, Tuple, Union
+
+import httpx
+
+from .._core import files
+from .._core.call import Call, trouble
+from .._core.files import Path
+from ..errors import NotFoundError
+from ..types import FileInfo
+from .client import Client
+
+Content = Union[bytes, bytearray, memoryview, str, IO[bytes], Iterable[bytes]]
+
+
+class Files:
+    """`sandbox.files`. Paths are absolute ones in the sandbox."""
+
+    def __init__(self, client: Client, name: str, namespace: Optional[str]) -> None:
+        self._client = client
+        self._of = (name, namespace)
+
+    def read(self, path: Path, *, offset: Optional[int] = None, length: Optional[int] = None) -> bytes:
+        return self._client.send(files.read(*self._of, path, offset, length))
+
+    def read_text(self, path: Path, *, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self.read(path).decode(encoding, errors)
+
+    def read_pieces(self, path: Path, *, offset: Optional[int] = None,
+                    length: Optional[int] = None) -> Iterator[bytes]:
+        """Its bytes as they come, for files that are large."""
+        yield from self._pieces(files.read(*self._of, path, offset, length))
+
+    def write(self, path: Path, content: Content, *, mode: Optional[int] = None, parents: bool = False,
+              uid: Optional[int] = None, gid: Optional[int] = None) -> int:
+        """All of it or nothing; gives its length. `content` may also be an open file, or pieces."""
+        made, again = _body(content)
+        return self._client.send(files.write(*self._of, path, made, again, mode, parents, uid, gid))
+
+    def list(self, path: Path) -> List[FileInfo]:
+        return self._client.send(files.list_directory(*self._of, path))
+
+    def stat(self, path: Path, *, follow: bool = False) -> FileInfo:
+        """`follow`: of what a symbolic link leads to."""
+        return self._client.send(files.stat(*self._of, path, follow))
+
+    def exists(self, path: Path) -> bool:
+        try:
+            self.stat(path, follow=True)
+        except NotFoundError:
+            return False
+        return True
+
+    def remove(self, path: Path, *, recursive: bool = False) -> None:
+        self._client.send(files.remove(*self._of, path, recursive))
+
+    def make_directory(self, path: Path, *, parents: bool = False, mode: Optional[int] = None) -> None:
+        self._client.send(files.make_directory(*self._of, path, parents, mode))
+
+    def move(self, source: Path, target: Path, *, replace: bool = False) -> None:
+        self._client.send(files.move(*self._of, source, target, replace))
+
+    def upload(self, local: Path, remote: Path, *, mode: Optional[int] = None, parents: bool = False) -> int:
+        """A file of this machine, piece by piece; gives its length."""
+        def content() -> Iterator[bytes]:
+            return _file_pieces(local)
+
+        if mode is None:
+            mode = os.stat(local).st_mode & 0o777
+        return self._client.send(files.write(*self._of, remote, content, True, mode, parents, None, None))
+
+    def download(self, remote: Path, local: Path) -> int:
+        """Into a file of this machine, which is there when all of it has come; gives its length."""
+        draft = f"{os.fspath(local)}.{uuid.uuid4().hex[:8]}.part"
+        size = 0
+        try:
+            with open(draft, "xb") as file:
+                for piece in self.read_pieces(remote):
+                    file.write(piece)
+                    size += len(piece)
+            os.replace(draft, local)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft)
+            raise
+        return size
+
+    def pack(self, path: Path) -> Iterator[bytes]:
+        """A directory as a tar archive, piece by piece. A stranger made it: unpack it with care."""
+        yield from self._pieces(files.pack(*self._of, path))
+
+    def unpack(self, path: Path, archive: Content, *, parents: bool = False) -> int:
+        """A tar archive into a directory; gives how many entries it has."""
+        made, again = _body(archive)
+        return self._client.send(files.unpack(*self._of, path, made, again, parents))
+
+    def _pieces(self, call: Call[bytes]) -> Iterator[bytes]:
+        response = self._client.open(call)
+        try:
+            yield from response.iter_raw()
+        except httpx.TransportError as error:
+            raise trouble(error, call, self._client.settings.url) from error
+        finally:
+            response.close()
+
+
+def _file_pieces(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while piece := file.read(files.PIECE):
+            yield piece
+
+
+def _pieces_of(source: Any) -> Iterator[bytes]:
+    if hasattr(source, "read"):
+        while piece := source.read(files.PIECE):
+            yield piece
+    else:
+        yield from source
+
+
+def _body(content: Content) -> Tuple[Callable[[], Any], bool]:
+    """What makes the body, and whether it does so more than once."""
+    if isinstance(content, str):
+        content = content.encode()
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        data = bytes(content)
+        return (lambda: data), True
+    return (lambda: _pieces_of(content)), False
