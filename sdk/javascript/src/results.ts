@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// What code and commands gave.
+
+import { encoded, fromBase64 } from "./bytes.js";
+import { flag, list, nullable, number, text, texts, UnexpectedDocument, type Members } from "./document.js";
+import { CodeError, CommandError } from "./errors.js";
+import { exitOf, streamOf, type Exit } from "./types.js";
+
+/** What code wrote. */
+export interface Text {
+  readonly type: "text";
+  readonly stream: "stdout" | "stderr";
+  readonly text: string;
+}
+
+/** What code showed ("display"), or the value of its last expression ("result"). */
+export class Value {
+  /** @internal */
+  constructor(
+    readonly type: "display" | "result",
+    /** Representations by MIME type; what is binary in base64. What a sandbox made is a stranger's: show HTML in frames. */
+    readonly data: Readonly<Record<string, string>>,
+  ) {}
+
+  get text(): string {
+    return this.data["text/plain"] ?? "";
+  }
+
+  /** A representation: `bytes("image/png")`; null when there is none. */
+  bytes(mime: string): Uint8Array | null {
+    const said = Object.hasOwn(this.data, mime) ? this.data[mime]! : null;
+    if (said === null) return null;
+    const isText = mime.startsWith("text/") || mime === "image/svg+xml" || mime === "application/json";
+    return isText ? encoded(said) : fromBase64(said);
+  }
+}
+
+/** What ended code. */
+export interface CodeFailure {
+  readonly type: "error";
+  readonly name: string;
+  readonly message: string;
+  readonly traceback: readonly string[];
+}
+
+export type CodeOutput = Text | Value | CodeFailure;
+
+export function codeOutputOf(kind: string, from: Members): CodeOutput {
+  switch (kind) {
+    case "stream":
+      return { type: "text", stream: streamOf(from), text: text(from, "text") };
+    case "display":
+    case "result":
+      return new Value(kind, texts(from, "data"));
+    case "error":
+      return { type: "error", name: text(from, "name"), message: text(from, "message"), traceback: tracebackOf(from) };
+    default:
+      throw new UnexpectedDocument(`'${kind}' is no output of code`);
+  }
+}
+
+function tracebackOf({ traceback }: Members): string[] {
+  if (!Array.isArray(traceback)) throw new UnexpectedDocument("there is no traceback");
+  return traceback.map(String);
+}
+
+/**
+ * "stuck": it did not end when it was interrupted; "ended": the interpreter did, with it.
+ */
+export type CodeStatus = "ok" | "error" | "timeout" | "interrupted" | "stuck" | "ended";
+
+/** What code gave. */
+export class Result {
+  /** @internal */
+  constructor(
+    readonly language: string,
+    readonly status: CodeStatus,
+    readonly outputs: readonly CodeOutput[],
+    /** Of a shell's last command, or with which the code asked to exit. */
+    readonly exitStatus: number | null,
+    /** Of "stuck" and "ended". */
+    readonly reason: string | null,
+    /** There was more than is told. */
+    readonly truncated: boolean,
+  ) {}
+
+  /** @internal */
+  static of(language: string, from: Members, outputs?: readonly CodeOutput[]): Result {
+    return new Result(
+      language, text(from, "status") as CodeStatus,
+      outputs ?? list(from, "outputs", one => codeOutputOf(text(one, "type"), one)),
+      nullable(number, from, "exit_status"), nullable(text, from, "reason"), flag(from, "truncated"));
+  }
+
+  get ok(): boolean {
+    return this.status === "ok";
+  }
+
+  get stdout(): string {
+    return this.#written("stdout");
+  }
+
+  get stderr(): string {
+    return this.#written("stderr");
+  }
+
+  #written(stream: string): string {
+    return this.outputs.map(one => (one.type === "text" && one.stream === stream ? one.text : "")).join("");
+  }
+
+  get values(): Value[] {
+    return this.outputs.filter((one): one is Value => one instanceof Value);
+  }
+
+  /** That of the last expression. */
+  get value(): Value | null {
+    return this.values.filter(one => one.type === "result").at(-1) ?? null;
+  }
+
+  get error(): CodeFailure | null {
+    return this.outputs.filter((one): one is CodeFailure => one.type === "error").at(-1) ?? null;
+  }
+
+  /** All of it as a terminal would show it: what was written, values, and a traceback. */
+  get text(): string {
+    let said = "";
+    for (const one of this.outputs) {
+      if (said && !said.endsWith("\n") && one.type !== "text") said += "\n";
+      said += one.type === "error" ? one.traceback.join("\n") || `${one.name}: ${one.message}` : one.text;
+    }
+    return said;
+  }
+
+  /** The PNGs that it showed. */
+  pictures(): Uint8Array[] {
+    return this.values.map(one => one.bytes("image/png")).filter((one): one is Uint8Array => one !== null);
+  }
+
+  /** Itself. Throws a CodeError when the code did not end well. */
+  check(): this {
+    if (this.ok) return this;
+    const { error } = this;
+    const why = error ? `${error.name}: ${error.message}` : this.reason ?? `its status is ${this.status}`;
+    throw new CodeError(`the ${this.language} code failed: ${why}`, { code: this.status });
+  }
+}
+
+/** How a command ended, and what it wrote. */
+export class CommandResult implements Exit {
+  readonly exitCode: number;
+  readonly signal: string | null;
+  readonly oomKilled: boolean;
+  readonly timedOut: boolean;
+  readonly success: boolean;
+  /** Bytes that are no UTF-8 are replaced by U+FFFD; a stream has them as they are. */
+  readonly stdout: string;
+  readonly stderr: string;
+  /** There was more than 8 MiB of one of them. */
+  readonly truncated: boolean;
+
+  /** @internal */
+  constructor(readonly command: string, readonly args: readonly string[], from: Members) {
+    const exit = exitOf(from);
+    this.exitCode = exit.exitCode;
+    this.signal = exit.signal;
+    this.oomKilled = exit.oomKilled;
+    this.timedOut = exit.timedOut;
+    this.success = exit.success;
+    this.stdout = text(from, "stdout");
+    this.stderr = text(from, "stderr");
+    this.truncated = flag(from, "truncated");
+  }
+
+  /** Itself. Throws a CommandError when it did not succeed. */
+  check(): this {
+    if (this.success) return this;
+    const how = this.timedOut ? "it took too long" : this.signal ? `signal ${this.signal}` : `status ${this.exitCode}`;
+    const last = this.stderr.trim().split("\n").at(-1);
+    throw new CommandError(`'${this.command}' failed: ${how}${last ? `: ${last}` : ""}`, { code: "failed" });
+  }
+}
