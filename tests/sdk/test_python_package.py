@@ -50,7 +50,8 @@ def test_it_installs_from_the_built_file_into_a_clean_environment(tmp_path):
     pytest.importorskip("pip", reason="pip is missing (Debian: python3-pip)")
     wheel = built(tmp_path)
     names = zipfile.ZipFile(wheel).namelist()
-    assert "microsandbox/py.typed" in names and not [name for name in names if "test" in name]
+    assert "microsandbox/py.typed" in names and any(name.endswith("/LICENSE") for name in names)
+    assert not [name for name in names if "test" in name]
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", tmp_path / "site", wheel],
                    check=True)
     code = "import microsandbox, microsandbox.sync, json; print(json.dumps([microsandbox.__file__, microsandbox.__version__]))"
