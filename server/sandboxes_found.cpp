@@ -86,7 +86,7 @@ void remove_unmade(const std::string& folder) {
   for (const auto& [place, path] : list_states(folder, wrong)) {
     const sandbox::StateDirectory state(path);
     if (const auto record = read_record(state); record && !*record) {
-      (void)state.remove();  // not when it is being made now
+      [[maybe_unused]] const auto removed = state.remove();  // not when it is being made now
     }
   }
 }
