@@ -152,7 +152,7 @@ Result<std::optional<LockedState>> StateDirectory::lock() const {
   return fail("'{}' is removed again and again while it is opened; try again", path_);
 }
 
-Result<std::optional<LockedState>> StateDirectory::lock_when_free() const {
+Result<std::optional<LockedState>> StateDirectory::lock_when_free(std::string_view ended) const {
   constexpr std::chrono::seconds kPatience{5};  // also for a supervisor to say its id
   constexpr std::chrono::milliseconds kInterval{5};
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
@@ -161,7 +161,7 @@ Result<std::optional<LockedState>> StateDirectory::lock_when_free() const {
     if (!locked || *locked || std::chrono::steady_clock::now() >= deadline) {
       return locked;
     }
-    if (const auto id = running_id(); id && *id && !(*id)->empty()) {
+    if (const auto id = running_id(); id && *id && !(*id)->empty() && **id != ended) {
       return std::nullopt;
     }
     std::this_thread::sleep_for(kInterval);

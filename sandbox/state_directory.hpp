@@ -62,7 +62,9 @@ class StateDirectory {
   // The lock; nothing when it runs. The directory is made when it is missing.
   [[nodiscard]] Result<std::optional<LockedState>> lock() const;
   // The same; waits for those who have it for a moment, to look or to remove: they say no id.
-  [[nodiscard]] Result<std::optional<LockedState>> lock_when_free() const;
+  // `ended`: the id of one that is known to have ended, whose last process is about to let go.
+  [[nodiscard]] Result<std::optional<LockedState>> lock_when_free(
+      std::string_view ended = {}) const;
   // Removes it, with all that is in it: the space that its disk took. Nothing when it runs. Fails
   // for a directory that is not what a sandbox has kept, which is one with a lock.
   [[nodiscard]] Result<std::optional<std::uint64_t>> remove() const;

@@ -47,7 +47,10 @@ TEST_CASE("who has the lock for a moment is waited for, and who runs is not") {
   REQUIRE((locked && *locked));
   REQUIRE(StateDirectory::say_id((*locked)->lock, "0123abcd"));
   CHECK(state.lock_when_free().value() == std::nullopt);
-  (*locked)->lock.reset();
+  CHECK(state.lock_when_free("4567abcd").value() == std::nullopt);
+  std::thread last([&] { (*locked)->lock.reset(); });
+  CHECK(state.lock_when_free("0123abcd").value() != std::nullopt);
+  last.join();
   // What it said is not said of the next who has it.
   const auto next = state.lock_when_free();
   REQUIRE((next && *next));

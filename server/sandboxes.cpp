@@ -400,11 +400,12 @@ Async<Outcome<void>> Sandboxes::erase(Served served) {
 Async<Outcome<void>> Sandboxes::discard(Served served) {
   const sandbox::StateDirectory directory = served->directory;
   const std::string id = served->record.id;
-  const auto remove = [directory, id]() -> Result<bool> {
+  const std::string ended = served->running.id;
+  const auto remove = [directory, id, ended]() -> Result<bool> {
     if (!directory.exists()) {
       return true;
     }
-    auto locked = directory.lock_when_free();
+    auto locked = directory.lock_when_free(ended);
     if (!locked || !*locked) {
       return locked ? Result<bool>(false) : std::unexpected(locked.error());
     }

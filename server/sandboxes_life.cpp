@@ -187,13 +187,13 @@ Async<Outcome<sandbox::Launched>> Sandboxes::launch(Served served, PullProgress 
   const LaunchWords words{{sandbox::Kind::kServed, served->name, "", served->directory.path(), {}},
                           served->record,
                           options_.home};
-  const auto find = [words]() -> Outcome<sandbox::ImageChoice> {
+  const auto find = [words, ended = served->running.id]() -> Outcome<sandbox::ImageChoice> {
     const sandbox::StateDirectory state(words.who.state);
     if (auto made = state.make(); !made) {
       return refuse(Reason::kFailed, made.error());
     }
     // A directory with a lock is what a sandbox has kept, and can be removed, whenever this ends.
-    const auto locked = state.lock_when_free();
+    const auto locked = state.lock_when_free(ended);
     if (!locked) {
       return refuse(Reason::kFailed, locked.error());
     }

@@ -35,8 +35,13 @@ def test_what_a_server_in_the_background_logs_is_shown(server_host):
     port = int(server_host.json("server", "status")["url"].rsplit(":", 1)[1])
     for number in range(3):
         Http(port).get(f"/asked/{number}")
-    lines = [json.loads(line) for line in server_host.done("server", "log").splitlines()]
-    assert [line["path"] for line in lines if "path" in line] == [f"/asked/{number}" for number in range(3)]
+
+    def asked():
+        lines = [json.loads(line) for line in server_host.done("server", "log").splitlines()]
+        return [line["path"] for line in lines if "path" in line]
+
+    # Lines are written once the answers are on their way.
+    wait_until(lambda: asked() == [f"/asked/{number}" for number in range(3)], "what was asked is in the log")
     [last] = server_host.done("server", "log", "-t", "1").splitlines()
     assert json.loads(last)["path"] == "/asked/2"
     follower = server_host.start("server", "log", "-F", "-t", "0")
