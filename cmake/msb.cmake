@@ -179,4 +179,7 @@ function(msb_add_header_check)
   endforeach()
   add_library(check-headers OBJECT EXCLUDE_FROM_ALL ${sources})
   target_link_libraries(check-headers PRIVATE msb_flags doctest::doctest)
+  # For cereal's RapidJSON: base/CMakeLists.txt says why.
+  target_compile_options(check-headers PRIVATE
+    "$<$<CXX_COMPILER_ID:Clang>:-fdelayed-template-parsing;-Wno-delayed-template-parsing-in-cxx20>")
 endfunction()
