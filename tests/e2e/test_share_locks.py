@@ -151,7 +151,8 @@ def test_a_database_is_changed_by_host_and_guest_at_once(guest, shared):  # noqa
     for _ in range(rounds):
         for each in change:
             host.execute(each.format("host"))
-    assert actor.answer() == "None"
+    said = actor.answer()
+    assert said == "None", actor.process.stderr.read()
     counts = dict(host.execute("select side, value from counts"))
     assert counts == {"host": rounds, "guest": rounds, "both": 2 * rounds}
     assert actor("dict(base.execute('select side, value from counts'))") == repr(counts)
