@@ -235,3 +235,38 @@ def shared_lines(shared_host):
     made = Lines(shared_host)
     yield made
     made.kill()
+
+
+class Agent(Lines):
+    """A `msb mcp` that has begun its session."""
+
+    def __init__(self, host):
+        super().__init__(host)
+        self.ask("initialize", {"protocolVersion": REVISIONS[1], "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}})
+
+    def call(self, tool, **arguments):
+        """The first text of a call, and whether it failed."""
+        result = self.ask("tools/call", {"name": tool, "arguments": arguments})["result"]
+        return result["content"][0]["text"], result["isError"]
+
+    def done(self, tool, **arguments):
+        text, failed = self.call(tool, **arguments)
+        assert not failed, text
+        return text
+
+    def states(self):
+        return {entry["name"]: entry["state"] for entry in json.loads(self.done("sandbox_list"))["sandboxes"]}
+
+
+@pytest.fixture
+def agents(server_host):
+    """Makes them, beside whatever runs."""
+    made = []
+
+    def make():
+        made.append(Agent(server_host))
+        return made[-1]
+
+    yield make
+    for agent in made:
+        agent.kill()

@@ -9,42 +9,11 @@ import time
 
 import pytest
 from conftest import wait_until
-from mcp_clients import Lines
 from server_bed import needs_root
 from server_clients import Http, Raw, http_of
 
 pytestmark = needs_root
 BASE = {"config": {"image": "base"}}
-SESSION = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
-
-
-class Agent(Lines):
-    """A `msb mcp` beside the server."""
-
-    def __init__(self, host):
-        super().__init__(host)
-        self.ask("initialize", SESSION)
-
-    def call(self, tool, **arguments):
-        """The first text of a call, and whether it failed."""
-        result = self.ask("tools/call", {"name": tool, "arguments": arguments})["result"]
-        return result["content"][0]["text"], result["isError"]
-
-    def states(self):
-        return {entry["name"]: entry["state"] for entry in json.loads(self.call("sandbox_list")[0])["sandboxes"]}
-
-
-@pytest.fixture
-def agents(server_host):
-    made = []
-
-    def make():
-        made.append(Agent(server_host))
-        return made[-1]
-
-    yield make
-    for agent in made:
-        agent.kill()
 
 
 def together(*works):

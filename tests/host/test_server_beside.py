@@ -7,46 +7,10 @@ import signal
 
 import pytest
 from conftest import wait_until
-from mcp_clients import Lines
 from server_bed import needs_root
 from server_clients import Http
 
 pytestmark = needs_root
-SESSION = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
-
-
-class Agent(Lines):
-    """One that has begun its session."""
-
-    def __init__(self, host):
-        super().__init__(host)
-        self.ask("initialize", SESSION)
-
-    def call(self, tool, **arguments):
-        """The first text of a call, and whether it failed."""
-        result = self.ask("tools/call", {"name": tool, "arguments": arguments})["result"]
-        return result["content"][0]["text"], result["isError"]
-
-    def done(self, tool, **arguments):
-        text, failed = self.call(tool, **arguments)
-        assert not failed, text
-        return text
-
-    def states(self):
-        return {entry["name"]: entry["state"] for entry in json.loads(self.done("sandbox_list"))["sandboxes"]}
-
-
-@pytest.fixture
-def agents(server_host):
-    made = []
-
-    def make():
-        made.append(Agent(server_host))
-        return made[-1]
-
-    yield make
-    for agent in made:
-        agent.kill()
 
 
 @pytest.fixture
