@@ -95,6 +95,8 @@ void add_spec_options(CLI::App& command, SpecWords& words) {
   add_text(command, "--shell", words.shell, "Its shell", "PROGRAM");
   add_text(command, "--scope", words.scope, "What it may reach on the network",
            "none|local|public|any");
+  add_list(command, "--network", words.network,
+           "A rule that decides before the scope: \"allow tcp 10.0.0.5 443\"", "RULE");
   add_text(command, "--timeout", words.timeout, "Stop it after so long: seconds, or with s, m or h",
            "TIME");
   add_text(command, "--idle-timeout", words.idle_timeout,
@@ -127,6 +129,8 @@ Result<sandbox::SandboxSpec> make_spec(const std::string& image, const SpecWords
   reader.check("--shell", words.shell, sandbox::check_shell);
   spec.shell = words.shell;
   reader.read("--scope", words.scope, sandbox::parse_scope, spec.scope);
+  reader.check_all("--network", words.network, sandbox::check_rule);
+  spec.network = words.network;
   reader.read("--timeout", words.timeout, sandbox::parse_duration, spec.timeout_s);
   reader.read("--idle-timeout", words.idle_timeout, sandbox::parse_duration, spec.idle_timeout_s);
   if (reader.error()) {

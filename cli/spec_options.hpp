@@ -25,6 +25,7 @@ struct SpecWords {
   std::string user;
   std::string shell;
   std::string scope;
+  std::vector<std::string> network;
   std::string timeout;
   std::string idle_timeout;
 };

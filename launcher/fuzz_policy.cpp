@@ -10,7 +10,7 @@
 #include <string_view>
 
 #include "base/machine_config.hpp"
-#include "launcher/network/network_policy.hpp"
+#include "base/network_policy.hpp"
 
 namespace {
 
@@ -57,7 +57,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
-  const auto policy = launcher::parse_policy(text, "policy");
+  const auto policy = parse_policy(text, "policy");
   if (!policy) {
     const std::string_view message = policy.error().message;
     require(message.starts_with("policy") && !message.contains('\n'),

@@ -219,6 +219,12 @@ CLI::App* add_run(CLI::App& app, launcher::RunOptions& options) {
   run->add_option("--policy", options.network.policy, "What it may reach there (docs/network.md)")
       ->type_name("none|group|public|any|FILE")
       ->capture_default_str();
+  run->add_option("--rule", options.network.rules,
+                  "A rule that decides before the policy: \"allow tcp 10.0.0.5 443\"")
+      ->type_name("RULE")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
   run->add_option("--publish", options.publish,
                   "Have a port of this host lead to a port in the sandbox; 0 is any that is free")
       ->type_name("[ADDRESS:]HOSTPORT:PORT[/tcp|/udp]")

@@ -51,10 +51,13 @@ void add_spec(Parts& parts, const LaunchOptions& options) {
   add_number(parts, "--processes", spec.processes);
   add_number(parts, "--timeout", spec.timeout_s);
   add_number(parts, "--idle-timeout", spec.idle_timeout_s);
-  if (spec.scope == Scope::kNone) {
+  if (spec.scope == Scope::kNone && spec.network.empty()) {
     parts.add("--net", "none");  // ports and names of dependencies need no card
   } else if (spec.scope) {
     parts.add("--policy", std::string(scope_word(*spec.scope)));
+  }
+  for (const std::string& rule : spec.network) {
+    parts.add("--rule", rule);
   }
   for (const std::string& port : spec.ports) {
     parts.add("--publish", port);

@@ -272,7 +272,7 @@ Read ignore_meta(const YamlNode& node, Target&) {
   return read_fields(node, std::span<const Field<Nothing>>(kFields), nothing);
 }
 
-constexpr std::array<Field<Entry>, 22> kEntryFields = {{
+constexpr std::array<Field<Entry>, 23> kEntryFields = {{
     {"image", &read_image},
     {"cpus", [](const YamlNode& node,
                 Entry& entry) { return read_optional(node, parse_cpus, entry.spec.cpus); }},
@@ -305,6 +305,8 @@ constexpr std::array<Field<Entry>, 22> kEntryFields = {{
     {"command", &read_command},
     {"scope", [](const YamlNode& node,
                  Entry& entry) { return read_optional(node, parse_scope, entry.spec.scope); }},
+    {"network", [](const YamlNode& node,
+                   Entry& entry) { return read_texts(node, check_rule, entry.spec.network); }},
     {"timeout",
      [](const YamlNode& node, Entry& entry) {
        return read_optional(node, parse_duration, entry.spec.timeout_s);

@@ -21,6 +21,7 @@
 //       scripts: {start: TEXT, OTHER: TEXT}
 //       command: [WORD, ...]
 //       scope: none             # local, public, any
+//       network: [deny any]     # rules that decide before it
 //       timeout: 1h
 //       idle_timeout: 10m
 //       version, meta, imports, exports      # no effect

@@ -164,6 +164,7 @@ class RandomSpecs {
     spec.shell = pick({"", "bash", "/bin/sh"});
     if (chance()) {
       spec.scope = static_cast<Scope>(random_() % 4);
+      spec.network = {pick({"allow any", "deny udp fd00::/8 1-9"}), "deny dns"};
     }
     return spec;
   }

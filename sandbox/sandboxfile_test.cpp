@@ -61,6 +61,7 @@ sandboxes:
     imports: {a: ./b}
     exports: {c: ./d}
     scope: none
+    network: [allow tcp 10.0.0.5 443, deny dns]
     timeout: 1h
     idle_timeout: 600
 )";
@@ -88,6 +89,7 @@ TEST_CASE("a Sandboxfile's fields become specs, in the file's order") {
   spec.scripts = {{"start", "echo a\necho b\n"}, {"test", "no"}};
   spec.command = {"sleep", "10", "yes"};
   spec.scope = Scope::kNone;
+  spec.network = {"allow tcp 10.0.0.5 443", "deny dns"};
   spec.timeout_s = 3600;
   spec.idle_timeout_s = 600;
   CHECK(file->sandboxes[1].spec == spec);
@@ -185,6 +187,8 @@ TEST_CASE("values of another type, or beyond their limits, are refused where the
            Row{"command: sleep 10", "4:14: command: it has to be a list of words"},
            Row{"command: ['', a]", "4:15: command: the program's name is empty"},
            Row{"command: [\"a\\0b\"]", "4:15: command: \"a\\x00b\" has a NUL character"},
+           Row{"network: [deny any, public]",
+               "4:25: network: the rule \"public\" begins neither with allow nor with deny"},
            Row{"scope: no", "4:12: scope: \"no\" is none of none, local, public and any"},
            Row{"timeout: 0", "4:14: timeout: \"0\" is not from 1s to 365d"},
            Row{"idle_timeout: soon", "4:19: idle_timeout: \"soon\" is no duration"},

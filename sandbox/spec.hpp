@@ -10,7 +10,7 @@
 
 namespace msb::sandbox {
 
-// What it may reach on the network: a preset of launcher/network/network_policy.hpp.
+// What it may reach on the network: a preset of base/network_policy.hpp.
 enum class Scope : std::uint8_t { kNone, kGroup, kPublic, kAny };
 
 // A directory or file of this host in the sandbox.
@@ -39,6 +39,7 @@ struct SandboxSpec {
   std::map<std::string, std::string, std::less<>> scripts;  // name to body; "start" is special
   std::vector<std::string> command;
   std::optional<Scope> scope;
+  std::vector<std::string> network;             // rules of base/network_policy.hpp, before scope
   std::optional<std::uint32_t> timeout_s;       // it is stopped after so long
   std::optional<std::uint32_t> idle_timeout_s;  // it is stopped when nothing happened for so long
   bool operator==(const SandboxSpec&) const = default;

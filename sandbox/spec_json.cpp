@@ -31,6 +31,7 @@ void visit(Spec& spec, Visit&& member) {
   member("scripts", spec.scripts);
   member("command", spec.command);
   member("scope", spec.scope);
+  member("network", spec.network);
   member("timeout_s", spec.timeout_s);
   member("idle_timeout_s", spec.idle_timeout_s);
 }

@@ -25,6 +25,7 @@ TEST_CASE("a spec comes back from its JSON") {
   spec.scripts = {{"start", "a\nb"}};
   spec.command = {"x", ""};
   spec.scope = Scope::kNone;
+  spec.network = {"allow dns", "deny any"};
   spec.timeout_s = 9;
   spec.idle_timeout_s = 10;
   CHECK(spec_from_json(to_json(spec)) == spec);

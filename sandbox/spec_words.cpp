@@ -11,6 +11,7 @@
 
 #include "base/machine_config.hpp"
 #include "base/nearest_word.hpp"
+#include "base/network_policy.hpp"
 #include "base/publish.hpp"
 #include "base/share_words.hpp"
 #include "oci/printable.hpp"
@@ -213,6 +214,11 @@ Result<Scope> parse_scope(std::string_view word) {
 
 std::string_view scope_word(Scope scope) {
   return std::ranges::find(kScopes, scope, &std::pair<std::string_view, Scope>::second)->first;
+}
+
+Result<void> check_rule(std::string_view word) {
+  NetworkPolicy policy;
+  return add_rule(word, policy);
 }
 
 Result<void> check_image(std::string_view word) {

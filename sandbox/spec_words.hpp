@@ -31,6 +31,8 @@ Result<Volume> parse_volume(std::string_view word);
 // none, local (or group), public, any.
 Result<Scope> parse_scope(std::string_view word);
 std::string_view scope_word(Scope scope);
+// A rule of base/network_policy.hpp.
+Result<void> check_rule(std::string_view word);
 
 // A reference, or the path of a local image.
 Result<void> check_image(std::string_view word);

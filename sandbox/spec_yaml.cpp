@@ -100,6 +100,7 @@ std::string to_yaml(const std::string& name, const SandboxSpec& spec, const Yaml
   if (spec.scope) {
     lines.field(1, "scope", scope_word(*spec.scope));
   }
+  lines.list("network", spec.network);
   lines.number("timeout", spec.timeout_s);
   lines.number("idle_timeout", spec.idle_timeout_s);
   return lines.take();

@@ -48,6 +48,8 @@ constexpr const char* kSchema = R"({
       "description": "Run what the image says, with whose end it ends. Else it is idle until it is used."},
     "scope": {"enum": ["none", "local", "group", "public", "any", null],
       "description": "What it may reach on the network; \"public\" unless said: the internet and nothing local."},
+    "network": {"type": ["array", "null"], "maxItems": 256, "items": {"type": "string", "maxLength": 1024},
+      "description": "Rules that decide before the scope: \"deny tcp any 25\"; with \"allow\" where the operator allows the scope \"any\"."},
     "timeout": {"type": ["integer", "string", "null"], "minimum": 1, "maxLength": 20,
       "description": "It is stopped after so long: seconds, or \"30m\"."},
     "idle_timeout": {"type": ["integer", "string", "null"], "minimum": 1, "maxLength": 20,
@@ -172,6 +174,7 @@ Outcome<Record> read_config(const Json& config) {
   reader.text("exec", record.exec, sandbox::check_text);
   reader.texts("command", spec.command, sandbox::check_text);
   reader.value("scope", spec.scope, sandbox::parse_scope);
+  reader.texts("network", spec.network, sandbox::check_rule);
   reader.value("timeout", spec.timeout_s, sandbox::parse_duration);
   reader.value("idle_timeout", spec.idle_timeout_s, sandbox::parse_duration);
   record.image_command =

@@ -9,6 +9,7 @@
 #include <span>
 #include <string_view>
 
+#include "base/network_policy.hpp"
 #include "base/publish.hpp"
 #include "oci/printable.hpp"
 #include "oci/reference.hpp"
@@ -319,6 +320,25 @@ Outcome<void> judge_scope(const std::optional<sandbox::Scope>& scope, const Sett
   return {};
 }
 
+// Where not everything is allowed, rules can only narrow what a scope has.
+Outcome<void> judge_network(const std::vector<std::string>& rules, const Settings& settings) {
+  for (const std::string& rule : rules) {
+    NetworkPolicy policy;
+    if (const auto added = add_rule(rule, policy); !added) {
+      return refuse(Reason::kInvalid, "{}", added.error().message);
+    }
+    if (settings.scope != sandbox::Scope::kAny &&
+        (policy.dns || std::ranges::any_of(policy.rules, &NetworkRule::allow))) {
+      return refuse(
+          Reason::kForbidden,
+          "the rule \"{}\" allows something, which it may where the operator's \"allow\": "
+          "\"scope\" is any, and here it is {}",
+          rule, sandbox::scope_word(settings.scope));
+    }
+  }
+  return {};
+}
+
 Outcome<void> judge_files(const SandboxSpec& spec) {
   if (!spec.env_files.empty()) {
     return refuse(Reason::kInvalid,
@@ -347,7 +367,8 @@ Outcome<void> apply_policy(SandboxSpec& spec, const Settings& settings, const Ke
   for (const Outcome<void>& judged :
        {judge_files(spec), judge_image(spec.image, settings), judge_numbers(spec),
         judge_amounts(spec, settings, key.scope), judge_scope(spec.scope, settings),
-        judge_ports(spec.ports, settings), judge_volumes(spec.volumes, settings)}) {
+        judge_network(spec.network, settings), judge_ports(spec.ports, settings),
+        judge_volumes(spec.volumes, settings)}) {
     if (!judged) {
       return judged;
     }

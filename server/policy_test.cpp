@@ -326,6 +326,32 @@ TEST_CASE("a scope is no wider than the operator's") {
         "has");
 }
 
+TEST_CASE("rules of the network narrow the scope, and widen it where everything is allowed") {
+  using sandbox::Scope;
+  for (const Scope allowed : {Scope::kNone, Scope::kGroup, Scope::kPublic, Scope::kAny}) {
+    Settings settings;
+    settings.scope = allowed;
+    const auto judge = [&](const std::string& rule, Reason reason) {
+      SandboxSpec spec = python();
+      spec.network = {"deny tcp any 25", rule};
+      return refusal(spec, reason, settings);
+    };
+    CHECK(judge("deny dns", Reason::kForbidden) == "");
+    for (const char* rule : {"allow any", "allow tcp 10.0.0.5 443", " allow dns", "allow host"}) {
+      CAPTURE(rule);
+      CHECK(judge(rule, Reason::kForbidden).empty() == (allowed == Scope::kAny));
+    }
+  }
+  SandboxSpec spec = python();
+  spec.network = {"allow any"};
+  CHECK(refusal(spec, Reason::kForbidden) ==
+        "the rule \"allow any\" allows something, which it may where the operator's \"allow\": "
+        "\"scope\" is any, and here it is public");
+  spec.network = {"permit any"};
+  CHECK(refusal(spec, Reason::kInvalid) ==
+        "the rule \"permit any\" begins neither with allow nor with deny");
+}
+
 TEST_CASE("ports are those of this host that the operator gave away") {
   Settings settings;
   settings.ports = {{"127.0.0.1", 8000, 8999}, {"::1", 53, 53}, {"127.0.0.1", 80, 80}};

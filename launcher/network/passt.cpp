@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "launcher/network/ip_text.hpp"
+#include "base/ip_text.hpp"
 #include "protocol/quote.hpp"
 
 namespace msb::launcher {

@@ -12,8 +12,8 @@
 #include <charconv>
 #include <utility>
 
+#include "base/ip_text.hpp"
 #include "launcher/network/host_addresses.hpp"
-#include "launcher/network/ip_text.hpp"
 #include "launcher/network/tap.hpp"
 #include "protocol/quote.hpp"
 
@@ -131,7 +131,7 @@ SandboxNetwork::SandboxNetwork(AsyncIo& io, NetworkPolicy policy,
 
 Result<std::unique_ptr<SandboxNetwork>> SandboxNetwork::create(AsyncIo& io,
                                                                const NetworkWords& words) {
-  auto policy = read_policy(words.policy);
+  auto policy = read_policy(words.policy, words.rules);
   if (!policy) {
     return std::unexpected(policy.error());
   }

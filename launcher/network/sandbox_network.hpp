@@ -15,10 +15,10 @@
 #include "base/fd.hpp"
 #include "base/network_config.hpp"
 #include "base/network_denial.hpp"
+#include "base/network_policy.hpp"
 #include "base/result.hpp"
 #include "launcher/json_rpc.hpp"
 #include "launcher/network/host_addresses.hpp"
-#include "launcher/network/network_policy.hpp"
 #include "launcher/network/passt.hpp"
 #include "protocol/guest_frames.hpp"
 
@@ -28,6 +28,7 @@ namespace msb::launcher {
 struct NetworkWords {
   std::string net = "user";            // none, user, tap=NAME
   std::string policy = "public";       // a preset or a file
+  std::vector<std::string> rules;      // which decide before it
   std::vector<std::string> addresses;  // of the guest on a tap device, ADDRESS/LENGTH
   std::vector<std::string> gateways;   // likewise
   std::string receive_rate;            // bytes a second, with K, M or G for powers of 1000

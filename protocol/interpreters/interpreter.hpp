@@ -64,7 +64,7 @@ struct SessionSpec {
   std::string user;
   std::string directory = "/";
   std::vector<std::string> variables;
-  std::chrono::milliseconds start_timeout{60'000};
+  std::chrono::milliseconds start_timeout{180'000};
   std::chrono::milliseconds grace{2'000};  // for a run to end after it was interrupted
 
   // What comes outside runs: of threads, tasks, background jobs. Optional.

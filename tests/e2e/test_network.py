@@ -210,9 +210,9 @@ def test_passt_gets_nothing_that_it_reads_otherwise_than_it_was_judged(vmm, bed,
     folder.mkdir()
     (folder / "sender.py").write_text(SENDER)
     (folder / "frames").write_bytes(b"".join(len(bytes(frame)).to_bytes(2, "big") + bytes(frame) for frame in frames))
-    (tmp_path / "policy").write_text(f"allow tcp {FAR4} 80\nallow udp {FAR4} 80\nallow tcp {FAR6} 80\n")
+    rules = [f"allow tcp {FAR4} 80", f"allow udp {FAR4} 80", f"allow tcp {FAR6} 80"]
     listener = bed.serve(sys.executable, "-c", ACCEPTED)
-    options = ["--policy", tmp_path / "policy", "--share", f"{folder}:/programs:ro"]
+    options = ["--policy", "none", *(word for rule in rules for word in ("--rule", rule)), "--share", f"{folder}:/programs:ro"]
     with GuestShell(vmm, tmp_path / "control", *options, image=PYTHON, prefix=bed.near.prefix) as shell:
         assert shell("python3 /programs/sender.py /programs/frames") == ""
         for address in (FAR4, FAR6):  # what is allowed comes behind all of them
@@ -250,7 +250,8 @@ def test_what_is_asked_for_in_vain_is_said_in_a_sentence(vmm, tmp_path):
     for options, word in ((["--net", "bridge"], b"neither none, user nor tap=NAME"), (["--net", "tap=nothing9"], b"no network interface"),
                           (["--policy", tmp_path / "missing"], b"cannot read the policy"), (["--policy", tmp_path / "policy"], b"line 1"),
                           (["--send-rate", "fast"], b"is no rate"), (["--address", "10.0.0.1/8"], b"--net tap=NAME"),
-                          (["--publish", "80:0"], b"--publish"), (["--host", "x"], b"--host")):
+                          (["--publish", "80:0"], b"--publish"), (["--host", "x"], b"--host"),
+                          (["--rule", "allow tcp 10.0.0.1 x"], b"rule \"allow tcp 10.0.0.1 x\"")):
         result = vmm.run("true", image=BASE, options=options)
         assert result.returncode == 125 and word in result.stderr and result.stderr.count(b"\n") == 1, result.stderr
     result = vmm.run("true", image=BASE, prefix=["env", "PATH=/nowhere"])

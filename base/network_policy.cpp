@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launcher/network/network_policy.hpp"
+#include "base/network_policy.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -13,14 +13,15 @@
 #include <optional>
 
 #include "base/fd.hpp"
+#include "base/ip_text.hpp"
 #include "base/socket_address.hpp"
-#include "launcher/network/ip_text.hpp"
 
-namespace msb::launcher {
+namespace msb {
 
 namespace {
 
 constexpr std::size_t kMaxPolicyFile = 1 << 20;
+constexpr std::size_t kMaxRule = 1024;
 constexpr std::string_view kSpaces = " \t\r";
 
 // What is not the public internet, by the registries of special-purpose addresses (RFC 6890): what
@@ -258,13 +259,47 @@ Result<NetworkPolicy> parse_policy(std::string_view text, std::string_view name)
   return policy;
 }
 
-Result<NetworkPolicy> read_policy(const std::string& word) {
-  NetworkPolicy policy;
-  if (add_preset(word, policy)) {
-    return policy;
+Result<void> add_rule(std::string_view rule, NetworkPolicy& policy) {
+  if (rule.size() > kMaxRule ||
+      !std::ranges::all_of(rule, [](char letter) { return letter >= ' ' && letter <= '~'; })) {
+    return fail("a rule has more than {} letters, or others than ASCII has", kMaxRule);
   }
-  const auto text = read_file(word);
-  return text ? parse_policy(*text, word) : std::unexpected(text.error());
+  const std::vector<std::string_view> words = split(rule, kSpaces);
+  if (words.empty() || (words[0] != "allow" && words[0] != "deny")) {
+    return fail("the rule \"{}\" begins neither with allow nor with deny", rule);
+  }
+  if (auto added = Line(words, fmt::format("rule: {}", fmt::join(words, " ")), policy).add();
+      !added) {
+    return fail("the rule \"{}\" {}", rule, added.error().message);
+  }
+  return {};
 }
 
-}  // namespace msb::launcher
+Result<NetworkPolicy> read_policy(const std::string& word, std::span<const std::string> rules) {
+  NetworkPolicy policy;
+  if (!add_preset(word, policy)) {
+    const auto text = read_file(word);
+    auto parsed = text ? parse_policy(*text, word) : std::unexpected(text.error());
+    if (!parsed) {
+      return parsed;
+    }
+    policy = std::move(*parsed);
+  }
+  NetworkPolicy whole{.dns = policy.dns};  // unless a rule says otherwise
+  for (const std::string& rule : rules) {
+    if (auto added = add_rule(rule, whole); !added) {
+      return std::unexpected(added.error());
+    }
+  }
+  for (std::size_t i = 0; i < policy.rules.size(); ++i) {
+    whole.add(policy.rules[i], std::move(policy.texts[i]));
+  }
+  if (whole.rules.size() > kMaxNetworkRules) {
+    return fail(
+        "{} rules before the policy {} make more than {}, of which each range of ports is one",
+        rules.size(), word, kMaxNetworkRules);
+  }
+  return whole;
+}
+
+}  // namespace msb

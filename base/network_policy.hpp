@@ -2,6 +2,7 @@
 // What a sandbox may reach, as people write it (docs/network.md).
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,7 +10,7 @@
 #include "base/network_config.hpp"
 #include "base/result.hpp"
 
-namespace msb::launcher {
+namespace msb {
 
 struct NetworkPolicy {
   std::vector<NetworkRule> rules;
@@ -28,7 +29,12 @@ bool add_preset(std::string_view name, NetworkPolicy& policy);
 // Lines of a policy file; `name` is the file's, for messages. Fails on the first line that is none.
 Result<NetworkPolicy> parse_policy(std::string_view text, std::string_view name);
 
-// `word` is a preset, or the path of a file of at most 1 MiB.
-Result<NetworkPolicy> read_policy(const std::string& word);
+// Adds one such line, which is no preset and no comment: "allow tcp 10.0.0.5 443". Fails with the
+// rule and what is wrong with it.
+Result<void> add_rule(std::string_view rule, NetworkPolicy& policy);
 
-}  // namespace msb::launcher
+// `word` is a preset, or the path of a file of at most 1 MiB; `rules` are lines that decide before
+// it.
+Result<NetworkPolicy> read_policy(const std::string& word, std::span<const std::string> rules);
+
+}  // namespace msb

@@ -8,7 +8,7 @@
 
 #include "base/network_config.hpp"
 
-namespace msb::launcher {
+namespace msb {
 
 // As inet_pton(3) has it: nothing else, no port, no zone.
 std::optional<IpAddress> parse_ip_address(std::string_view text);
@@ -19,4 +19,4 @@ std::optional<IpPrefix> parse_ip_prefix(std::string_view text);
 std::string address_text(const IpAddress& address);
 std::string prefix_text(const IpPrefix& prefix);
 
-}  // namespace msb::launcher
+}  // namespace msb

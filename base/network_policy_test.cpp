@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launcher/network/network_policy.hpp"
+#include "base/network_policy.hpp"
 
 #include <doctest/doctest.h>
 #include <stdlib.h>
@@ -11,9 +11,9 @@
 #include <string>
 
 #include "base/fd.hpp"
-#include "launcher/network/ip_text.hpp"
+#include "base/ip_text.hpp"
 
-namespace msb::launcher {
+namespace msb {
 namespace {
 
 const std::array<IpAddress, 2> kHost{*parse_ip_address("198.51.0.7"), *parse_ip_address("2a00::7")};
@@ -199,19 +199,55 @@ TEST_CASE("a line of more ports than there can be rules ends at once") {
 }
 
 TEST_CASE("a policy is a preset or a file") {
-  CHECK(read_policy("any"));
+  CHECK(read_policy("any", {}));
   std::string path = "/tmp/msb-policy-XXXXXX";
   const Fd made(::mkstemp(path.data()));
   REQUIRE(made);
   std::ofstream(path) << "allow tcp any 443\n";
-  const auto policy = read_policy(path);
+  const auto policy = read_policy(path, {});
   REQUIRE(policy);
   CHECK(policy->rules.size() == 2);
   std::remove(path.c_str());
-  CHECK_FALSE(read_policy(path));
-  CHECK_FALSE(read_policy("/"));
-  CHECK_FALSE(read_policy("/dev/zero"));
+  CHECK_FALSE(read_policy(path, {}));
+  CHECK_FALSE(read_policy("/", {}));
+  CHECK_FALSE(read_policy("/dev/zero", {}));
+}
+
+TEST_CASE("rules decide before the policy, in their order") {
+  const std::vector<std::string> rules{"allow tcp 10.0.0.5 443", "deny any", "deny dns"};
+  const auto policy = read_policy("public", rules);
+  REQUIRE(policy);
+  CHECK(reaches(*policy, "10.0.0.5"));
+  CHECK_FALSE(reaches(*policy, "1.1.1.1"));
+  CHECK_FALSE(policy->dns);
+  CHECK(policy->texts[0] == "rule: allow tcp 10.0.0.5 443");
+  CHECK(policy->rules.size() == policy->texts.size());
+  CHECK(read_policy("public", {})->dns);
+  const std::vector<std::string> names{"allow dns"};
+  CHECK(read_policy("none", names)->dns);
+}
+
+TEST_CASE("what is no rule is named, with what is wrong with it") {
+  NetworkPolicy policy;
+  for (const auto& [rule, words] :
+       std::initializer_list<std::pair<std::string_view, std::string_view>>{
+           {"", "the rule \"\" begins neither with allow nor with deny"},
+           {"public", "begins neither"},
+           {"# no", "begins neither"},
+           {"allow", "the rule \"allow\" says not where to"},
+           {"allow any\nallow 10.0.0.1", "a rule has more than"},
+           {"deny any # no", "has ports"}}) {
+    CAPTURE(rule);
+    const auto added = add_rule(rule, policy);
+    REQUIRE_FALSE(added);
+    CAPTURE(added.error().message);
+    CHECK(added.error().message.contains(words));
+    CHECK_FALSE(added.error().message.contains('\n'));
+  }
+  CHECK(policy.rules.empty());
+  const std::vector<std::string> many(129, "allow any");  // two rules each
+  CHECK(read_policy("none", many).error().message.contains("more than 256 rules"));
 }
 
 }  // namespace
-}  // namespace msb::launcher
+}  // namespace msb

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launcher/network/ip_text.hpp"
+#include "base/ip_text.hpp"
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
@@ -8,7 +8,7 @@
 
 #include "base/socket_address.hpp"
 
-namespace msb::launcher {
+namespace msb {
 
 std::optional<IpAddress> parse_ip_address(std::string_view text) {
   IpAddress address;
@@ -48,4 +48,4 @@ std::string prefix_text(const IpPrefix& prefix) {
   return fmt::format("{}/{}", address_text(prefix.address), prefix.length);
 }
 
-}  // namespace msb::launcher
+}  // namespace msb
