@@ -103,6 +103,27 @@ def test_a_call_can_be_cancelled_at_any_point(answers):
     assert saw["open"] == 0
 
 
+@pytest.mark.parametrize("answers", [[RAN], [{"hang": True}]], ids=["quick", "silent"])
+def test_a_call_can_be_cancelled_more_than_once(answers):
+    """As a cancel scope of anyio does: at each turn, until the task has ended."""
+    with scripted([BOX, *answers]) as (url, saw):
+        async def run():
+            async with microsandbox.Sandbox.connect("box", server_url=url) as sandbox:
+                for tick in range(40):
+                    task = asyncio.ensure_future(sandbox.command.run("true"))
+                    for _ in range(tick):
+                        await asyncio.sleep(0)
+                    while not task.done():
+                        task.cancel()
+                        await asyncio.sleep(0)
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+                others = asyncio.all_tasks() - {asyncio.current_task()}
+                assert not others or not (await asyncio.wait(others, timeout=10))[1], "nothing of them goes on"
+        asyncio.run(run())
+    assert saw["open"] == 0
+
+
 def test_a_stream_can_be_cancelled_at_any_point():
     events = [{"event": "started", "id": 1, "pid": 2}]
     events += [{"event": "output", "stream": "stdout", "offset": at, "next": at + 1, "text": "x"} for at in range(30)]
@@ -123,6 +144,21 @@ def test_a_stream_can_be_cancelled_at_any_point():
                         await task
         asyncio.run(run())
     assert saw["open"] == 0
+
+
+def test_a_download_that_is_cancelled_leaves_nothing(tmp_path):
+    with scripted([BOX, {"events": ["x" * 1000] * 3, "hang": "body"}]) as (url, saw):
+        async def run():
+            async with microsandbox.Sandbox.connect("box", server_url=url) as sandbox:
+                for tick in range(0, 60, 3):
+                    task = asyncio.ensure_future(sandbox.files.download("/file", tmp_path / "file"))
+                    for _ in range(tick):
+                        await asyncio.sleep(0)
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+        asyncio.run(run())
+    assert saw["open"] == 0 and os.listdir(tmp_path) == []
 
 
 LEFT = [{"event": "output", "stream": "stdout", "offset": at, "next": at + 1, "text": "x"} for at in range(3)]
@@ -208,6 +244,46 @@ def test_what_can_be_sent_once_only_is_not_sent_again_without_its_beginning():
             sandbox.files.write("/file", iter([b"1234"]))
         assert sandbox.files.write("/file", b"1234") == 4
     assert [request["body"] for request in saw["seen"][1:]] == ["1234"] * 3
+
+
+def test_a_file_that_is_no_text_is_an_error_that_says_what_to_do():
+    with scripted([BOX, {"base64": "YcOkYv8="}]) as (url, _), sync.Sandbox.connect("box", server_url=url) as sandbox:
+        with pytest.raises(microsandbox.InvalidRequestError, match=r"the file '/file' is no text in UTF-8: .* at byte 4; .*read\(\)"):
+            sandbox.files.read_text("/file")
+        assert sandbox.files.read_text("/file", errors="replace") == "aäb\ufffd"
+        assert sandbox.files.read_text("/file", encoding="latin-1") == "aÃ¤bÿ"
+        assert sandbox.files.read("/file") == b"a\xc3\xa4b\xff"
+
+
+def test_no_file_is_another_thing_than_no_sandbox():
+    missing = {"status": 404, "json": {"error": {"code": "not_found", "message": "no such thing"}}}
+    with scripted([BOX, missing, BOX, missing, missing]) as (url, _), sync.Sandbox.connect("box", server_url=url) as sandbox:
+        assert not sandbox.files.exists("/file")
+        with pytest.raises(microsandbox.NotFoundError):
+            sandbox.files.exists("/file")
+
+
+def test_a_compressed_answer_is_not_understood():
+    with scripted([{"headers": {"Content-Encoding": "gzip"}, "text": "no gzip"}]) as (url, _):
+        with sync.Client(url) as client, pytest.raises(microsandbox.NotUnderstoodError, match="compressed"):
+            client.health()
+
+
+@pytest.mark.parametrize("colour", ["async", "sync"])
+def test_what_was_closed_says_so(colour):
+    with scripted([BOX]) as (url, _):
+        async def run():
+            async with microsandbox.Sandbox.connect("box", server_url=url) as sandbox:
+                pass
+            await sandbox.command.run("true")
+
+        def without():
+            with sync.Sandbox.connect("box", server_url=url) as sandbox:
+                pass
+            sandbox.command.run("true")
+
+        with pytest.raises(microsandbox.InvalidRequestError, match="/exec: the connections to .* were closed"):
+            without() if colour == "sync" else asyncio.run(run())
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])

@@ -8,11 +8,14 @@
 `microsandbox.sync` has the same without await. `PythonSandbox` and `NodeSandbox` are those of microsandbox 0.2.
 """
 
-from ._async.client import Client, CodeStream, CommandStream, LogStream, Opening, ProcessStream
+from ._async._runtime import Opening
+from ._async.client import Client, CodeStream, CommandStream, LogStream, ProcessStream
 from ._async.command import Process
 from ._async.files import Files
-from ._async.language import BaseSandbox, Command, CommandExecution, Execution, Metrics, NodeSandbox, PythonSandbox
 from ._async.sandbox import Sandbox
+from .base_sandbox import BaseSandbox
+from .command import Command
+from .command_execution import CommandExecution
 from .errors import (
     AuthenticationError,
     BrokenConnectionError,
@@ -33,6 +36,10 @@ from .errors import (
     UnavailableError,
     UnreachableError,
 )
+from .execution import Execution
+from .metrics import Metrics
+from .node_sandbox import NodeSandbox
+from .python_sandbox import PythonSandbox
 from .results import CodeOutput, CommandResult, Failure, Result, Text, Value
 from .types import (
     Exit,

@@ -3,15 +3,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from typing import Any, ClassVar, Dict, Mapping, Optional, Type
+
+if sys.version_info >= (3, 11):
+    _Timeout = TimeoutError
+else:
+    class _Timeout(TimeoutError, asyncio.TimeoutError):
+        """Both, which are one since Python 3.11: 0.2 raised the latter."""
 
 
 class MicrosandboxError(RuntimeError):
     """Something was not done.
 
-    `code` is the server's word for why ("not_found", ...; "unreachable", "broken" and "not_understood" are this package's
-    own), `number` the one of microsandbox 0.2, `status` that of HTTP, `request_id` what the server's log calls the
-    request, `hint` what can be done about it, and `retry_after` seconds after which there may be room.
+    `message` says what, and `code` is the server's word for why ("not_found", ...; "unreachable", "broken" and
+    "not_understood" are this package's own), `number` the one of microsandbox 0.2, `status` that of HTTP, `request_id` what
+    the server's log calls the request, `hint` what can be done about it (`default_hint` unless said), and `retry_after`
+    seconds after which there may be room.
     """
 
     default_hint: ClassVar[str] = ""
@@ -85,7 +94,7 @@ class SandboxFailedError(MicrosandboxError):
     """The sandbox failed, or what was asked of it."""
 
 
-class TimedOutError(MicrosandboxError, TimeoutError):
+class TimedOutError(MicrosandboxError, _Timeout):
     """It took longer than it may."""
 
     default_hint = "allow more time"

@@ -20,8 +20,8 @@ _FRAMED = ("text/html", "image/svg+xml")
 class Text:
     """What code wrote to "stdout" or "stderr"."""
 
-    stream: str
-    text: str
+    stream: str  # "stdout" or "stderr"
+    text: str  # as it came, in pieces of any size
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Value:
 
     @property
     def text(self) -> str:
+        """As the interpreter would print it."""
         return self.data.get("text/plain", "")
 
     def bytes(self, mime: str) -> bytes:
@@ -56,9 +57,9 @@ class Value:
 class Failure:
     """What ended code."""
 
-    name: str
-    message: str
-    traceback: Tuple[str, ...]
+    name: str  # of the exception's type: "ValueError"
+    message: str  # what the exception says
+    traceback: Tuple[str, ...]  # its lines
 
 
 CodeOutput = Union[Text, Value, Failure]
@@ -80,9 +81,9 @@ class Result:
     """What code gave. `status`: "ok", "error", "timeout", "interrupted", "stuck" (it did not end when it was interrupted)
     or "ended" (the interpreter did, with it)."""
 
-    language: str
+    language: str  # "python", "javascript" or "shell"
     status: str
-    outputs: Tuple[CodeOutput, ...] = field(repr=False)
+    outputs: Tuple[CodeOutput, ...] = field(repr=False)  # all of them, as they came
     exit_status: Optional[int]  # of a shell's last command, or with which the code asked to exit
     reason: Optional[str]  # of "stuck" and "ended"
     truncated: bool  # there was more than is told
@@ -96,6 +97,7 @@ class Result:
 
     @property
     def ok(self) -> bool:
+        """Whether its status is "ok"."""
         return self.status == "ok"
 
     def _stream(self, name: str) -> str:
@@ -103,14 +105,17 @@ class Result:
 
     @property
     def stdout(self) -> str:
+        """All that it wrote there."""
         return self._stream("stdout")
 
     @property
     def stderr(self) -> str:
+        """All that it wrote there."""
         return self._stream("stderr")
 
     @property
     def values(self) -> Tuple[Value, ...]:
+        """What it showed, and the value of its last expression."""
         return tuple(one for one in self.outputs if isinstance(one, Value))
 
     @property
@@ -121,6 +126,7 @@ class Result:
 
     @property
     def error(self) -> Optional[Failure]:
+        """What ended it, if something did."""
         found = [one for one in self.outputs if isinstance(one, Failure)]
         return found[-1] if found else None
 
@@ -173,10 +179,10 @@ def _frame(document: str) -> str:
 class CommandResult(Exit):
     """How a command ended, and what it wrote."""
 
-    command: str
-    args: Tuple[str, ...]
+    command: str  # as it was asked for
+    args: Tuple[str, ...]  # likewise
     stdout: str  # bytes that are no UTF-8 are replaced by U+FFFD; a stream has them as they are
-    stderr: str
+    stderr: str  # likewise
     truncated: bool  # there was more than 8 MiB of one of them
 
     @staticmethod

@@ -39,8 +39,8 @@ class Port:
 
     protocol: str  # "tcp" or "udp"
     address: str  # of the server's host
-    host_port: int
-    guest_port: int
+    host_port: int  # on that address
+    guest_port: int  # in the sandbox
     url: Optional[str]
 
     @classmethod
@@ -54,8 +54,8 @@ class SandboxExit:
 
     status: int  # of its command; 125 when the sandbox failed itself
     cause: str  # "exited", "stopped", "timeout", "idle" or "failed"
-    message: Optional[str]
-    ended_at: Optional[datetime]
+    message: Optional[str]  # what went wrong, if something did
+    ended_at: Optional[datetime]  # UTC
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> SandboxExit:
@@ -66,15 +66,15 @@ class SandboxExit:
 class SandboxInfo:
     """A sandbox, as it was when the server was asked."""
 
-    name: str
-    namespace: str
+    name: str  # unique in its namespace
+    namespace: str  # "default" unless said
     state: str  # "stopped", "starting", "running", "paused" or "stopping"
-    image: str
-    labels: Dict[str, str]
-    ephemeral: bool
-    created_at: datetime
-    started_at: Optional[datetime]
-    ports: Tuple[Port, ...]
+    image: str  # as it was asked for
+    labels: Dict[str, str]  # what `Sandbox.list(labels=...)` finds it by
+    ephemeral: bool  # nothing is left of it when it has ended
+    created_at: datetime  # UTC
+    started_at: Optional[datetime]  # UTC; of the last time
+    ports: Tuple[Port, ...]  # those that are published; none when it does not run
     config: Dict[str, Any]  # what it was told to be, besides its image
     exit: Optional[SandboxExit]  # None also in lists
 
@@ -90,16 +90,16 @@ class SandboxInfo:
 class SandboxMetrics:
     """What a sandbox uses; what only a running one can tell is None when it does not run."""
 
-    name: str
-    namespace: str
-    state: str
+    name: str  # of the sandbox
+    namespace: str  # of the sandbox
+    state: str  # as that of `SandboxInfo`
     cpu_percent: Optional[float]  # of one processor, since the look before
-    memory_bytes: Optional[int]
-    memory_total: Optional[int]
-    disk_bytes: int
-    processes: Optional[int]
-    received_bytes: Optional[int]
-    sent_bytes: Optional[int]
+    memory_bytes: Optional[int]  # that programs in it use
+    memory_total: Optional[int]  # bytes that there are for them
+    disk_bytes: int  # that what it has written takes
+    processes: Optional[int]  # how many there are in it
+    received_bytes: Optional[int]  # over the network, since it started
+    sent_bytes: Optional[int]  # likewise
     problem: Optional[str]  # why some of it is not known
 
     @classmethod
@@ -109,8 +109,10 @@ class SandboxMetrics:
 
 @dataclass(frozen=True)
 class LogLine:
-    time: datetime
-    stream: str
+    """A line of a sandbox's log."""
+
+    time: datetime  # UTC
+    stream: str  # "stdout" or "stderr"
     text: str  # with its newline, if it has one
 
     @classmethod
@@ -120,13 +122,15 @@ class LogLine:
 
 @dataclass(frozen=True)
 class FileInfo:
+    """A file, directory or whatever else a path leads to."""
+
     name: str  # in a list without its directory, else the path as it was asked for
     type: str  # "file", "directory", "symlink", "character_device", "block_device", "fifo", "socket" or "unknown"
-    size: int
+    size: int  # bytes
     mode: int  # permissions: 0o644
-    uid: int
-    gid: int
-    modified_at: datetime
+    uid: int  # of its owner, in the sandbox
+    gid: int  # of its group, in the sandbox
+    modified_at: datetime  # UTC
     target: Optional[str]  # of a symbolic link
 
     @classmethod
@@ -141,10 +145,11 @@ class Exit:
     exit_code: int  # 128 and the signal's number when one ended it
     signal: Optional[str]  # "KILL"
     oom_killed: bool  # memory ran out
-    timed_out: bool
+    timed_out: bool  # it was killed, as its time was over
 
     @property
     def success(self) -> bool:
+        """Whether it ended by itself, with 0."""
         return self.exit_code == 0 and not self.timed_out
 
     @classmethod
@@ -157,9 +162,9 @@ class Output:
     """A piece of what a process wrote, with where it is in all that it wrote to this stream."""
 
     stream: str  # "stdout" or "stderr"
-    data: bytes
-    offset: int
-    next: int
+    data: bytes  # as it came
+    offset: int  # of its first byte
+    next: int  # offset of the byte after its last
 
     @property
     def text(self) -> str:
@@ -176,9 +181,9 @@ class Output:
 class Lost:
     """What a process wrote between two offsets is not kept any more."""
 
-    stream: str
-    offset: int
-    next: int
+    stream: str  # "stdout" or "stderr"
+    offset: int  # of the first byte that is lost
+    next: int  # offset of the first byte that is kept
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Lost:
@@ -192,15 +197,15 @@ ProcessOutput = Union[Output, Lost]
 class ProcessInfo:
     """A process that was started from outside."""
 
-    id: int
-    pid: int
+    id: int  # what `Command.attach()` takes
+    pid: int  # as programs in the sandbox see it
     state: str  # "running" or "ended"
-    label: str
+    label: str  # what `Command.start()` was given; empty: none
     command: str  # the first of its arguments
-    started_at: datetime
+    started_at: datetime  # UTC
     attached: bool  # somebody follows it, or writes to it
     kept: bool  # it was started to be kept; others end with whoever started them
-    terminal: bool
+    terminal: bool  # it has one
     input: bool  # it has a standard input to write to
     written: Dict[str, int]  # bytes, of "stdout" and "stderr"
     oldest: Dict[str, int]  # the offset of the first byte that is still kept
@@ -214,11 +219,11 @@ class ProcessInfo:
 class SessionInfo:
     """An interpreter that keeps its state."""
 
-    language: str
-    name: str
+    language: str  # "python", "javascript" or "shell"
+    name: str  # what `Sandbox.run(session=...)` takes
     state: str  # "free", "in_use" or "ended"
-    process: int
-    pid: int
+    process: int  # its id among the processes
+    pid: int  # as programs in the sandbox see it
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> SessionInfo:
@@ -229,9 +234,9 @@ class SessionInfo:
 class ServerInfo:
     """What the server allows, and the key."""
 
-    version: str
-    limits: Dict[str, Any]
-    key: Dict[str, Any]
+    version: str  # of the server
+    limits: Dict[str, Any]  # of one sandbox and of all together: "sandboxes", "memory_mib", "sandbox_memory_mib" and others
+    key: Dict[str, Any]  # the one that this was asked with: "namespace", "read_only", "max_sandboxes" and others
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> ServerInfo:

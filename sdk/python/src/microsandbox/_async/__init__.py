@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""With await: `microsandbox._sync` is the same without."""
+"""The SDK with await. `unasync.py` makes `microsandbox._sync` of what is here, all but `_runtime.py`."""

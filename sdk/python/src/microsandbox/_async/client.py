@@ -3,23 +3,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from types import TracebackType
-from typing import (
-    Any,
-    AsyncContextManager,
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Dict,
-    Generator,
-    Generic,
-    Optional,
-    Type,
-    TypeVar,
-    Union,
-)
+from typing import Any, AsyncGenerator, AsyncIterator, Dict, Generic, Optional, TypeVar, Union
 
 import httpx
 
@@ -27,15 +11,15 @@ from .._core import sandboxes
 from .._core.call import RESUMPTION, Attempts, Call, Reply, Retries, is_good, trouble
 from .._core.settings import Settings
 from .._core.streams import CodeEvents, CommandEvents, EventReader, LogEvents, ProcessEvents
-from ..errors import MicrosandboxError
+from ..errors import InvalidRequestError, MicrosandboxError
 from ..results import CodeOutput, Result
 from ..types import Exit, LogLine, Output, ProcessOutput, ServerInfo
+from ._runtime import send, sleep
 
 T = TypeVar("T")
 E = TypeVar("E")
 R = TypeVar("R", bound="EventReader[Any]")
 S = TypeVar("S", bound="Stream[Any, Any]")
-O = TypeVar("O", bound="AsyncContextManager[Any]")
 
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30)
 
@@ -47,22 +31,23 @@ class Client:
     """
 
     def __init__(self, server_url: Optional[str] = None, api_key: Optional[str] = None, *, attempts: int = 5) -> None:
-        self.settings = Settings.of(server_url, api_key)
+        self.settings = Settings.of(server_url, api_key)  # `url` and `key`: what this was given, or the environment says
         self._retries = Retries(attempts)
-        self._http = httpx.AsyncClient(limits=LIMITS, trust_env=False, verify=self.settings.tls(),
-                                       headers={"Accept-Encoding": "identity"})
+        self._http = httpx.AsyncClient(
+            limits=LIMITS, trust_env=False, verify=self.settings.tls(), headers={"Accept-Encoding": "identity"})
 
     async def __aenter__(self) -> Client:
         return self
 
-    async def __aexit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
-                        trace: Optional[TracebackType]) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
+        """All connections. Sandboxes that share it cannot be used any more; they go on."""
         await self._http.aclose()
 
     async def health(self) -> str:
+        """What the server says of itself, which needs no key."""
         return await self.send(sandboxes.health())
 
     async def server(self) -> ServerInfo:
@@ -70,21 +55,18 @@ class Client:
         return await self.send(sandboxes.server())
 
     async def send(self, call: Call[T]) -> T:
+        """The result of a request, which is sent again where that is safe. (Requests are the package's own.)"""
         attempts = Attempts(call, self.settings.url, self._retries)
         while True:
             outcome: Union[Reply, Exception]
             try:
-                response = await self._begin(call)
-                try:
-                    outcome = Reply(response.status_code, response.headers, await response.aread())
-                finally:
-                    await response.aclose()
-            except httpx.TransportError as error:
+                outcome = await self._read(await self._begin(call))
+            except httpx.RequestError as error:
                 outcome = error
             pause = attempts.pause(outcome)
             if pause is None:
                 return attempts.result(outcome)
-            await asyncio.sleep(pause)
+            await sleep(pause)
 
     async def open(self, call: Call[Any], retries: Optional[Retries] = None) -> httpx.Response:
         """A good answer whose body is to be read, and which is to be closed."""
@@ -95,35 +77,27 @@ class Client:
                 response = await self._begin(call)
                 if is_good(response.status_code):
                     return response
-                try:
-                    outcome = Reply(response.status_code, response.headers, await response.aread())
-                finally:
-                    await response.aclose()
-            except httpx.TransportError as error:
+                outcome = await self._read(response)
+            except httpx.RequestError as error:
                 outcome = error
             pause = attempts.pause(outcome)
             if pause is None:
-                attempts.result(outcome)
-            else:
-                await asyncio.sleep(pause)
+                raise attempts.error(outcome)
+            await sleep(pause)
 
     async def _begin(self, call: Call[Any]) -> httpx.Response:
+        if self._http.is_closed:
+            raise InvalidRequestError(f"{call.method} {call.path}: the connections to {self.settings.url} were closed",
+                                      code="invalid", hint="do it before close(), or make another object for it")
         request = self._http.build_request(**call.options(self.settings.url, self.settings.key))
-        sending = asyncio.ensure_future(self._http.send(request, stream=True))
+        return await send(self._http, request)
+
+    @staticmethod
+    async def _read(response: httpx.Response) -> Reply:
         try:
-            return await asyncio.shield(sending)
-        except asyncio.CancelledError:
-            await _abandon(sending)
-            raise
-
-
-async def _abandon(sending: asyncio.Future[httpx.Response]) -> None:
-    """Cancels it, again and again: anyio 3 loses a cancellation that comes while a connection is being made."""
-    while not sending.done():
-        sending.cancel()
-        await asyncio.wait({sending}, timeout=0.05)
-    if not sending.cancelled() and sending.exception() is None:
-        await sending.result().aclose()
+            return Reply(response.status_code, response.headers, await response.aread())
+        finally:
+            await response.aclose()
 
 
 class Stream(Generic[E, R]):
@@ -137,8 +111,7 @@ class Stream(Generic[E, R]):
     async def __aenter__(self: S) -> S:
         return self
 
-    async def __aexit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
-                        trace: Optional[TracebackType]) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __aiter__(self) -> AsyncIterator[E]:
@@ -147,6 +120,7 @@ class Stream(Generic[E, R]):
         return self._events
 
     async def close(self) -> None:
+        """Before its end, or after it; nothing comes any more."""
         if self._events is None:
             self._events = self._read()
         await self._events.aclose()
@@ -162,7 +136,7 @@ class Stream(Generic[E, R]):
                         yield event
                 reader.end()
                 return
-            except (httpx.TransportError, MicrosandboxError) as error:
+            except (httpx.RequestError, MicrosandboxError) as error:
                 if not reader.resumes(error):
                     if isinstance(error, MicrosandboxError):
                         raise
@@ -191,10 +165,12 @@ class CommandStream(Stream[Output, CommandEvents]):
 
     @property
     def id(self) -> Optional[int]:
+        """Of the process, once it has started: what `Command.attach()` takes."""
         return self._reader.id
 
     @property
     def pid(self) -> Optional[int]:
+        """As programs in the sandbox see it, once it has started."""
         return self._reader.pid
 
 
@@ -214,23 +190,3 @@ class ProcessStream(Stream[ProcessOutput, ProcessEvents]):
 
 class LogStream(Stream[LogLine, LogEvents]):
     """Lines of a sandbox's log."""
-
-
-class Opening(Generic[O]):
-    """What is made when this is awaited, or entered by `async with`."""
-
-    def __init__(self, make: Callable[[], Awaitable[O]]) -> None:
-        self._make = make
-        self._made: Optional[O] = None
-
-    def __await__(self) -> Generator[Any, None, O]:
-        return self._make().__await__()
-
-    async def __aenter__(self) -> O:
-        self._made = await self._make()
-        return self._made
-
-    async def __aexit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
-                        trace: Optional[TracebackType]) -> None:
-        if self._made is not None:
-            await self._made.__aexit__(kind, error, trace)

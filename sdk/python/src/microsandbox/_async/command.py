@@ -27,6 +27,7 @@ class Process:
         return f"<Process {self.id} of the sandbox '{self._of[0]}'>"
 
     async def info(self) -> ProcessInfo:
+        """What the server knows of it now."""
         return await self._client.send(processes.process(*self._of))
 
     def output(self, *, stdout: int = 0, stderr: int = 0, follow: bool = True) -> ProcessStream:
@@ -39,6 +40,7 @@ class Process:
         await self._client.send(processes.write(*self._of, content, end))
 
     async def close_input(self) -> None:
+        """Of its standard input: it reads the end of it."""
         await self.write(b"", end=True)
 
     async def wait(self, timeout: Optional[float] = None) -> Exit:
@@ -69,24 +71,27 @@ class Command:
         self._client = client
         self._of = (name, namespace)
 
-    async def run(self, command: str, args: Optional[Sequence[str]] = None, timeout: Optional[float] = None, *,
-                  envs: Optional[Envs] = None, workdir: Optional[str] = None, user: Optional[str] = None,
-                  stdin: Union[None, str, bytes] = None) -> CommandResult:
+    async def run(
+            self, command: str, args: Optional[Sequence[str]] = None, timeout: Optional[float] = None, *,
+            envs: Optional[Envs] = None, workdir: Optional[str] = None, user: Optional[str] = None,
+            stdin: Union[None, str, bytes] = None) -> CommandResult:
         """Runs it to its end. One whose time is over is killed: its result says `timed_out`."""
         document = processes.execution(command, args, envs=envs, workdir=workdir, user=user, timeout=timeout, stdin=stdin)
         return await self._client.send(processes.run_command(*self._of, document))
 
-    def stream(self, command: str, args: Optional[Sequence[str]] = None, timeout: Optional[float] = None, *,
-               envs: Optional[Envs] = None, workdir: Optional[str] = None, user: Optional[str] = None,
-               stdin: Union[None, str, bytes] = None) -> CommandStream:
+    def stream(
+            self, command: str, args: Optional[Sequence[str]] = None, timeout: Optional[float] = None, *,
+            envs: Optional[Envs] = None, workdir: Optional[str] = None, user: Optional[str] = None,
+            stdin: Union[None, str, bytes] = None) -> CommandStream:
         """The same, with what it writes while it runs."""
         document = processes.execution(command, args, envs=envs, workdir=workdir, user=user, timeout=timeout, stdin=stdin)
         return CommandStream(self._client, CommandEvents(*self._of, document))
 
-    async def start(self, command: str, args: Optional[Sequence[str]] = None, timeout: Optional[float] = None, *,
-                    envs: Optional[Envs] = None, workdir: Optional[str] = None, user: Optional[str] = None,
-                    input: bool = False, terminal: Optional[Sequence[int]] = None, label: Optional[str] = None,
-                    keep: Optional[int] = None) -> Process:
+    async def start(
+            self, command: str, args: Optional[Sequence[str]] = None, timeout: Optional[float] = None, *,
+            envs: Optional[Envs] = None, workdir: Optional[str] = None, user: Optional[str] = None,
+            input: bool = False, terminal: Optional[Sequence[int]] = None, label: Optional[str] = None,
+            keep: Optional[int] = None) -> Process:
         """Starts it in the background. `input`: it is written to by `Process.write()`; `terminal`: (rows, columns);
         `keep`: bytes of each output that stay readable."""
         size = None if terminal is None else {"rows": terminal[0], "columns": terminal[1]}

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from types import TracebackType
-from typing import AsyncIterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import AsyncIterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .._core import processes, sandboxes
 from .._core.sandboxes import Duration, Envs, Size
@@ -13,7 +12,8 @@ from .._core.streams import CodeEvents, LogEvents
 from ..errors import MicrosandboxError, NotFoundError
 from ..results import Result
 from ..types import Port, SandboxInfo, SandboxMetrics, SessionInfo
-from .client import Client, CodeStream, LogStream, Opening
+from ._runtime import Opening
+from .client import Client, CodeStream, LogStream
 from .command import Command
 from .files import Files
 
@@ -27,31 +27,34 @@ class Sandbox:
         self._shared = shared  # the client is another's
         self._of = (info.name, info.namespace)
         self.info = info  # as it was when the server was asked last
-        self.command = Command(client, *self._of)
-        self.files = Files(client, *self._of)
+        self.command = Command(client, *self._of)  # runs programs in it
+        self.files = Files(client, *self._of)  # its files
 
     @classmethod
-    def create(cls, image: str = "python", *, name: Optional[str] = None, namespace: Optional[str] = None,
-               labels: Optional[Mapping[str, str]] = None, ephemeral: Optional[bool] = None, cpus: Optional[float] = None,
-               memory: Optional[Size] = None, disk: Optional[Size] = None, processes: Optional[int] = None,
-               volumes: Optional[Sequence[str]] = None, ports: Optional[Sequence[Union[str, int]]] = None,
-               envs: Optional[Envs] = None, workdir: Optional[str] = None, user: Optional[str] = None,
-               shell: Optional[str] = None, scripts: Optional[Mapping[str, str]] = None, exec: Optional[str] = None,
-               command: Optional[Sequence[str]] = None, use_image_command: Optional[bool] = None,
-               scope: Optional[str] = None, timeout: Optional[Duration] = None, idle_timeout: Optional[Duration] = None,
-               start_timeout: float = sandboxes.START_PATIENCE, server_url: Optional[str] = None,
-               api_key: Optional[str] = None, client: Optional[Client] = None) -> Opening[Sandbox]:
+    def create(
+            cls, image: str = "python", *, name: Optional[str] = None, namespace: Optional[str] = None,
+            labels: Optional[Mapping[str, str]] = None, ephemeral: Optional[bool] = None, cpus: Optional[float] = None,
+            memory: Optional[Size] = None, disk: Optional[Size] = None, processes: Optional[int] = None,
+            volumes: Optional[Sequence[str]] = None, ports: Optional[Sequence[Union[str, int]]] = None,
+            envs: Optional[Envs] = None, workdir: Optional[str] = None, user: Optional[str] = None,
+            shell: Optional[str] = None, scripts: Optional[Mapping[str, str]] = None, exec: Optional[str] = None,
+            command: Optional[Sequence[str]] = None, use_image_command: Optional[bool] = None,
+            scope: Optional[str] = None, network: Optional[Sequence[str]] = None, timeout: Optional[Duration] = None,
+            idle_timeout: Optional[Duration] = None, start_timeout: float = sandboxes.START_PATIENCE,
+            server_url: Optional[str] = None, api_key: Optional[str] = None, client: Optional[Client] = None) -> Opening[Sandbox]:
         """Makes a sandbox and starts it: `async with Sandbox.create("python") as sandbox`, or `await Sandbox.create(...)`.
 
         One without a name is ephemeral unless said: nothing is left of it when it has ended. `async with` stops it at
         its end. `memory` and `disk` are in MiB, or have a unit ("1G"); a port is a number, which is published where there
         is room, or "HOST:GUEST"; `timeout` and `idle_timeout` say when the server stops it; `scope` what it may reach on
-        the network ("none", "local", "public" or "any"); `start_timeout` is how long to wait for it to run, in seconds.
+        the network ("none", "local", "public" or "any"), and `network` rules that decide before that ("deny tcp any 25");
+        `start_timeout` is how long to wait for it to run, in seconds.
         """
         config = sandboxes.config_of(
             image=image, cpus=cpus, memory=memory, disk=disk, processes=processes, volumes=volumes, ports=ports, envs=envs,
             workdir=workdir, user=user, shell=shell, scripts=scripts, exec=exec, command=command,
-            use_image_command=use_image_command, scope=scope, timeout=timeout, idle_timeout=idle_timeout)
+            use_image_command=use_image_command, scope=scope, network=network, timeout=timeout,
+            idle_timeout=idle_timeout)
         made_up = sandboxes.new_name()
         call = sandboxes.create(name or made_up, namespace, labels,
                                 name is None if ephemeral is None else ephemeral, config, start_timeout)
@@ -61,18 +64,21 @@ class Sandbox:
             try:
                 return cls(ours, await ours.send(call), owned=True, shared=client is not None)
             except BaseException as error:
-                if name is None and sandboxes.may_be_there(error):
-                    with contextlib.suppress(MicrosandboxError):
-                        await ours.send(sandboxes.remove(made_up, namespace))
-                if client is None:
-                    await ours.close()
+                try:
+                    if name is None and sandboxes.may_be_there(error):
+                        with contextlib.suppress(MicrosandboxError):
+                            await ours.send(sandboxes.remove(made_up, namespace))
+                finally:
+                    if client is None:
+                        await ours.close()
                 raise
 
         return Opening(make)
 
     @classmethod
-    def connect(cls, name: str, *, namespace: Optional[str] = None, server_url: Optional[str] = None,
-                api_key: Optional[str] = None, client: Optional[Client] = None) -> Opening[Sandbox]:
+    def connect(
+            cls, name: str, *, namespace: Optional[str] = None, server_url: Optional[str] = None,
+            api_key: Optional[str] = None, client: Optional[Client] = None) -> Opening[Sandbox]:
         """One that is there. `async with` lets go of it at its end, and it goes on."""
         async def make() -> Sandbox:
             ours = client or Client(server_url, api_key)
@@ -87,9 +93,10 @@ class Sandbox:
         return Opening(make)
 
     @classmethod
-    async def list(cls, *, namespace: Optional[str] = None, labels: Optional[Mapping[str, str]] = None,
-                   state: Optional[str] = None, server_url: Optional[str] = None, api_key: Optional[str] = None,
-                   client: Optional[Client] = None) -> AsyncIterator[SandboxInfo]:
+    async def list(
+            cls, *, namespace: Optional[str] = None, labels: Optional[Mapping[str, str]] = None,
+            state: Optional[str] = None, server_url: Optional[str] = None, api_key: Optional[str] = None,
+            client: Optional[Client] = None) -> AsyncIterator[SandboxInfo]:
         """Those that have all these labels, and are in that state; of namespace "*": all that the key may see."""
         ours = client or Client(server_url, api_key)
         try:
@@ -107,10 +114,12 @@ class Sandbox:
 
     @property
     def name(self) -> str:
+        """The one that was given, or made up."""
         return self.info.name
 
     @property
     def namespace(self) -> str:
+        """Where its name is unique."""
         return self.info.namespace
 
     def __repr__(self) -> str:
@@ -119,8 +128,7 @@ class Sandbox:
     async def __aenter__(self) -> Sandbox:
         return self
 
-    async def __aexit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
-                        trace: Optional[TracebackType]) -> None:
+    async def __aexit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
         try:
             if self._owned:
                 try:
@@ -141,6 +149,7 @@ class Sandbox:
     # Its life.
 
     async def refresh(self) -> SandboxInfo:
+        """Asks the server for `info` again."""
         self.info = await self._client.send(sandboxes.get(*self._of))
         return self.info
 
@@ -157,6 +166,7 @@ class Sandbox:
         self.info = await self._client.send(sandboxes.pause(*self._of))
 
     async def resume(self) -> None:
+        """All in it goes on, where it was paused."""
         self.info = await self._client.send(sandboxes.resume(*self._of))
 
     async def remove(self) -> None:
@@ -165,18 +175,21 @@ class Sandbox:
 
     # Code.
 
-    async def run(self, code: str, *, language: str = "python", session: Optional[str] = None,
-                  timeout: Optional[float] = None) -> Result:
+    async def run(
+            self, code: str, *, language: str = "python", session: Optional[str] = None,
+            timeout: Optional[float] = None) -> Result:
         """Runs code in an interpreter, which keeps its state: "python", "javascript" or "shell". `session` tells
         several apart. Code whose time is over is interrupted: its result has the status "timeout"."""
         return await self._client.send(processes.run_code(*self._of, processes.code(language, code, session, timeout)))
 
-    def stream(self, code: str, *, language: str = "python", session: Optional[str] = None,
-               timeout: Optional[float] = None) -> CodeStream:
+    def stream(
+            self, code: str, *, language: str = "python", session: Optional[str] = None,
+            timeout: Optional[float] = None) -> CodeStream:
         """The same, with what it gives while it runs."""
         return CodeStream(self._client, CodeEvents(*self._of, language, processes.code(language, code, session, timeout)))
 
     async def sessions(self) -> List[SessionInfo]:
+        """Interpreters that run() has started, and keep their state."""
         return await self._client.send(processes.sessions(*self._of))
 
     async def interrupt(self, *, language: str = "python", session: str = "main") -> None:
@@ -202,6 +215,7 @@ class Sandbox:
         return self._client.settings.app_url(self.name, self.namespace, port)
 
     async def metrics(self) -> SandboxMetrics:
+        """What it uses now."""
         return await self._client.send(sandboxes.metrics(*self._of))
 
     def logs(self, *, tail: Optional[int] = None, follow: bool = False) -> LogStream:

@@ -169,6 +169,8 @@ def trouble(error: Exception, call: Call[Any], url: str) -> MicrosandboxError:
     why = str(error) or type(error).__name__
     if never_sent(error):
         return UnreachableError(f"cannot connect to {url}: {why}", code="unreachable")
+    if isinstance(error, httpx.DecodingError):
+        return NotUnderstoodError(f"{what}: the answer is compressed, which was not asked for: {why}", code="not_understood")
     if isinstance(error, httpx.TimeoutException):
         return TimedOutError(f"{what}: nothing came from the server for {call.patience or PATIENCE:g} s", code="timeout")
     return BrokenConnectionError(f"{what}: the connection broke: {why}", code="broken")
@@ -227,18 +229,24 @@ class Attempts(Generic[T]):
 
     def result(self, outcome: Union[Reply, Exception]) -> T:
         """Of the request, or raises why there is none."""
-        if isinstance(outcome, Exception):
-            raise trouble(outcome, self._call, self._url) from outcome
-        if outcome.status >= 400:
-            if outcome.status == 404 and self._answer_lost and self._call.method == "DELETE":
-                return self._call.read(outcome)  # an attempt before has done it
-            raise refusal(outcome)
-        if not is_good(outcome.status):
-            raise not_understood(outcome)
+        if isinstance(outcome, Exception) or not (is_good(outcome.status) or self._was_removed_before(outcome)):
+            raise self.error(outcome)
         try:
             return self._call.read(outcome)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise not_understood(outcome) from error
+
+    def _was_removed_before(self, reply: Reply) -> bool:
+        """By an attempt whose answer did not come."""
+        return reply.status == 404 and self._answer_lost and self._call.method == "DELETE"
+
+    def error(self, outcome: Union[Reply, Exception]) -> MicrosandboxError:
+        """Why there is no result."""
+        if isinstance(outcome, Exception):
+            error = trouble(outcome, self._call, self._url)
+            error.__cause__ = outcome
+            return error
+        return refusal(outcome) if outcome.status >= 400 else not_understood(outcome)
 
 
 def nothing(_: Reply) -> None:

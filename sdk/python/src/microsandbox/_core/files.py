@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, List, Optional, Union
+from typing import Any, Callable, List, Optional, Tuple, Union
 
+from ..errors import InvalidRequestError
 from ..types import FileInfo
 from .call import Call, Reply, given, nothing, path_of
 
@@ -23,6 +24,25 @@ def octal(mode: Optional[int]) -> Optional[str]:
 
 def _bytes(reply: Reply) -> int:
     return int(reply.document()["bytes"])
+
+
+def decoded(path: Path, data: bytes, encoding: str, errors: str) -> str:
+    try:
+        return data.decode(encoding, errors)
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(
+            f"the file '{os.fspath(path)}' is no text in {encoding.upper()}: {error.reason} at byte {error.start}", code="invalid",
+            hint="read its bytes with read(), or say its encoding, or errors='replace'") from error
+
+
+def body_of(content: Any, pieces_of: Callable[[Any], Any]) -> Tuple[Callable[[], Any], bool]:
+    """What makes the body, and whether it does so more than once."""
+    if isinstance(content, str):
+        content = content.encode()
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        data = bytes(content)
+        return (lambda: data), True
+    return (lambda: pieces_of(content)), False
 
 
 def read(name: str, namespace: Optional[str], path: Path, offset: Optional[int], length: Optional[int]) -> Call[bytes]:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Without await: `microsandbox._async` is the same with it, and a test holds the two together."""
+"""The SDK without await. `unasync.py` makes it of `microsandbox._async`, all but `_runtime.py`."""

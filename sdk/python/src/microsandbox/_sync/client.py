@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+# Made of _async/client.py by unasync.py: change that one.
 """Connections to a server, without await."""
 
 from __future__ import annotations
 
-import time
-from types import TracebackType
-from typing import Any, Dict, Generator, Generic, Iterator, Optional, Type, TypeVar, Union
+from typing import Any, Generator, Iterator, Dict, Generic, Optional, TypeVar, Union
 
 import httpx
 
@@ -13,9 +12,10 @@ from .._core import sandboxes
 from .._core.call import RESUMPTION, Attempts, Call, Reply, Retries, is_good, trouble
 from .._core.settings import Settings
 from .._core.streams import CodeEvents, CommandEvents, EventReader, LogEvents, ProcessEvents
-from ..errors import MicrosandboxError
+from ..errors import InvalidRequestError, MicrosandboxError
 from ..results import CodeOutput, Result
 from ..types import Exit, LogLine, Output, ProcessOutput, ServerInfo
+from ._runtime import send, sleep
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -32,22 +32,23 @@ class Client:
     """
 
     def __init__(self, server_url: Optional[str] = None, api_key: Optional[str] = None, *, attempts: int = 5) -> None:
-        self.settings = Settings.of(server_url, api_key)
+        self.settings = Settings.of(server_url, api_key)  # `url` and `key`: what this was given, or the environment says
         self._retries = Retries(attempts)
-        self._http = httpx.Client(limits=LIMITS, trust_env=False, verify=self.settings.tls(),
-                                  headers={"Accept-Encoding": "identity"})
+        self._http = httpx.Client(
+            limits=LIMITS, trust_env=False, verify=self.settings.tls(), headers={"Accept-Encoding": "identity"})
 
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
-                 trace: Optional[TracebackType]) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
+        """All connections. Sandboxes that share it cannot be used any more; they go on."""
         self._http.close()
 
     def health(self) -> str:
+        """What the server says of itself, which needs no key."""
         return self.send(sandboxes.health())
 
     def server(self) -> ServerInfo:
@@ -55,21 +56,18 @@ class Client:
         return self.send(sandboxes.server())
 
     def send(self, call: Call[T]) -> T:
+        """The result of a request, which is sent again where that is safe. (Requests are the package's own.)"""
         attempts = Attempts(call, self.settings.url, self._retries)
         while True:
             outcome: Union[Reply, Exception]
             try:
-                response = self._begin(call)
-                try:
-                    outcome = Reply(response.status_code, response.headers, response.read())
-                finally:
-                    response.close()
-            except httpx.TransportError as error:
+                outcome = self._read(self._begin(call))
+            except httpx.RequestError as error:
                 outcome = error
             pause = attempts.pause(outcome)
             if pause is None:
                 return attempts.result(outcome)
-            time.sleep(pause)
+            sleep(pause)
 
     def open(self, call: Call[Any], retries: Optional[Retries] = None) -> httpx.Response:
         """A good answer whose body is to be read, and which is to be closed."""
@@ -80,21 +78,27 @@ class Client:
                 response = self._begin(call)
                 if is_good(response.status_code):
                     return response
-                try:
-                    outcome = Reply(response.status_code, response.headers, response.read())
-                finally:
-                    response.close()
-            except httpx.TransportError as error:
+                outcome = self._read(response)
+            except httpx.RequestError as error:
                 outcome = error
             pause = attempts.pause(outcome)
             if pause is None:
-                attempts.result(outcome)
-            else:
-                time.sleep(pause)
+                raise attempts.error(outcome)
+            sleep(pause)
 
     def _begin(self, call: Call[Any]) -> httpx.Response:
+        if self._http.is_closed:
+            raise InvalidRequestError(f"{call.method} {call.path}: the connections to {self.settings.url} were closed",
+                                      code="invalid", hint="do it before close(), or make another object for it")
         request = self._http.build_request(**call.options(self.settings.url, self.settings.key))
-        return self._http.send(request, stream=True)
+        return send(self._http, request)
+
+    @staticmethod
+    def _read(response: httpx.Response) -> Reply:
+        try:
+            return Reply(response.status_code, response.headers, response.read())
+        finally:
+            response.close()
 
 
 class Stream(Generic[E, R]):
@@ -108,8 +112,7 @@ class Stream(Generic[E, R]):
     def __enter__(self: S) -> S:
         return self
 
-    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
-                 trace: Optional[TracebackType]) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __iter__(self) -> Iterator[E]:
@@ -118,6 +121,7 @@ class Stream(Generic[E, R]):
         return self._events
 
     def close(self) -> None:
+        """Before its end, or after it; nothing comes any more."""
         if self._events is None:
             self._events = self._read()
         self._events.close()
@@ -133,7 +137,7 @@ class Stream(Generic[E, R]):
                         yield event
                 reader.end()
                 return
-            except (httpx.TransportError, MicrosandboxError) as error:
+            except (httpx.RequestError, MicrosandboxError) as error:
                 if not reader.resumes(error):
                     if isinstance(error, MicrosandboxError):
                         raise
@@ -162,10 +166,12 @@ class CommandStream(Stream[Output, CommandEvents]):
 
     @property
     def id(self) -> Optional[int]:
+        """Of the process, once it has started: what `Command.attach()` takes."""
         return self._reader.id
 
     @property
     def pid(self) -> Optional[int]:
+        """As programs in the sandbox see it, once it has started."""
         return self._reader.pid
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+# Made of _async/sandbox.py by unasync.py: change that one.
 """A sandbox of any image, without await."""
 
 from __future__ import annotations
 
 import contextlib
-from types import TracebackType
-from typing import Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .._core import processes, sandboxes
 from .._core.sandboxes import Duration, Envs, Size
@@ -27,63 +27,76 @@ class Sandbox:
         self._shared = shared  # the client is another's
         self._of = (info.name, info.namespace)
         self.info = info  # as it was when the server was asked last
-        self.command = Command(client, *self._of)
-        self.files = Files(client, *self._of)
+        self.command = Command(client, *self._of)  # runs programs in it
+        self.files = Files(client, *self._of)  # its files
 
     @classmethod
-    def create(cls, image: str = "python", *, name: Optional[str] = None, namespace: Optional[str] = None,
-               labels: Optional[Mapping[str, str]] = None, ephemeral: Optional[bool] = None, cpus: Optional[float] = None,
-               memory: Optional[Size] = None, disk: Optional[Size] = None, processes: Optional[int] = None,
-               volumes: Optional[Sequence[str]] = None, ports: Optional[Sequence[Union[str, int]]] = None,
-               envs: Optional[Envs] = None, workdir: Optional[str] = None, user: Optional[str] = None,
-               shell: Optional[str] = None, scripts: Optional[Mapping[str, str]] = None, exec: Optional[str] = None,
-               command: Optional[Sequence[str]] = None, use_image_command: Optional[bool] = None,
-               scope: Optional[str] = None, timeout: Optional[Duration] = None, idle_timeout: Optional[Duration] = None,
-               start_timeout: float = sandboxes.START_PATIENCE, server_url: Optional[str] = None,
-               api_key: Optional[str] = None, client: Optional[Client] = None) -> Sandbox:
-        """Makes a sandbox and starts it: `with Sandbox.create("python") as sandbox`.
+    def create(
+            cls, image: str = "python", *, name: Optional[str] = None, namespace: Optional[str] = None,
+            labels: Optional[Mapping[str, str]] = None, ephemeral: Optional[bool] = None, cpus: Optional[float] = None,
+            memory: Optional[Size] = None, disk: Optional[Size] = None, processes: Optional[int] = None,
+            volumes: Optional[Sequence[str]] = None, ports: Optional[Sequence[Union[str, int]]] = None,
+            envs: Optional[Envs] = None, workdir: Optional[str] = None, user: Optional[str] = None,
+            shell: Optional[str] = None, scripts: Optional[Mapping[str, str]] = None, exec: Optional[str] = None,
+            command: Optional[Sequence[str]] = None, use_image_command: Optional[bool] = None,
+            scope: Optional[str] = None, network: Optional[Sequence[str]] = None, timeout: Optional[Duration] = None,
+            idle_timeout: Optional[Duration] = None, start_timeout: float = sandboxes.START_PATIENCE,
+            server_url: Optional[str] = None, api_key: Optional[str] = None, client: Optional[Client] = None) -> Sandbox:
+        """Makes a sandbox and starts it: `with Sandbox.create("python") as sandbox`, or `Sandbox.create(...)`.
 
         One without a name is ephemeral unless said: nothing is left of it when it has ended. `with` stops it at
         its end. `memory` and `disk` are in MiB, or have a unit ("1G"); a port is a number, which is published where there
         is room, or "HOST:GUEST"; `timeout` and `idle_timeout` say when the server stops it; `scope` what it may reach on
-        the network ("none", "local", "public" or "any"); `start_timeout` is how long to wait for it to run, in seconds.
+        the network ("none", "local", "public" or "any"), and `network` rules that decide before that ("deny tcp any 25");
+        `start_timeout` is how long to wait for it to run, in seconds.
         """
         config = sandboxes.config_of(
             image=image, cpus=cpus, memory=memory, disk=disk, processes=processes, volumes=volumes, ports=ports, envs=envs,
             workdir=workdir, user=user, shell=shell, scripts=scripts, exec=exec, command=command,
-            use_image_command=use_image_command, scope=scope, timeout=timeout, idle_timeout=idle_timeout)
+            use_image_command=use_image_command, scope=scope, network=network, timeout=timeout,
+            idle_timeout=idle_timeout)
         made_up = sandboxes.new_name()
         call = sandboxes.create(name or made_up, namespace, labels,
                                 name is None if ephemeral is None else ephemeral, config, start_timeout)
 
-        ours = client or Client(server_url, api_key)
-        try:
-            return cls(ours, ours.send(call), owned=True, shared=client is not None)
-        except BaseException as error:
-            if name is None and sandboxes.may_be_there(error):
-                with contextlib.suppress(MicrosandboxError):
-                    ours.send(sandboxes.remove(made_up, namespace))
-            if client is None:
-                ours.close()
-            raise
+        def make() -> Sandbox:
+            ours = client or Client(server_url, api_key)
+            try:
+                return cls(ours, ours.send(call), owned=True, shared=client is not None)
+            except BaseException as error:
+                try:
+                    if name is None and sandboxes.may_be_there(error):
+                        with contextlib.suppress(MicrosandboxError):
+                            ours.send(sandboxes.remove(made_up, namespace))
+                finally:
+                    if client is None:
+                        ours.close()
+                raise
+
+        return make()
 
     @classmethod
-    def connect(cls, name: str, *, namespace: Optional[str] = None, server_url: Optional[str] = None,
-                api_key: Optional[str] = None, client: Optional[Client] = None) -> Sandbox:
+    def connect(
+            cls, name: str, *, namespace: Optional[str] = None, server_url: Optional[str] = None,
+            api_key: Optional[str] = None, client: Optional[Client] = None) -> Sandbox:
         """One that is there. `with` lets go of it at its end, and it goes on."""
-        ours = client or Client(server_url, api_key)
-        try:
-            info = ours.send(sandboxes.get(name, namespace))
-            return cls(ours, info, owned=False, shared=client is not None)
-        except BaseException:
-            if client is None:
-                ours.close()
-            raise
+        def make() -> Sandbox:
+            ours = client or Client(server_url, api_key)
+            try:
+                info = ours.send(sandboxes.get(name, namespace))
+                return cls(ours, info, owned=False, shared=client is not None)
+            except BaseException:
+                if client is None:
+                    ours.close()
+                raise
+
+        return make()
 
     @classmethod
-    def list(cls, *, namespace: Optional[str] = None, labels: Optional[Mapping[str, str]] = None,
-             state: Optional[str] = None, server_url: Optional[str] = None, api_key: Optional[str] = None,
-             client: Optional[Client] = None) -> Iterator[SandboxInfo]:
+    def list(
+            cls, *, namespace: Optional[str] = None, labels: Optional[Mapping[str, str]] = None,
+            state: Optional[str] = None, server_url: Optional[str] = None, api_key: Optional[str] = None,
+            client: Optional[Client] = None) -> Iterator[SandboxInfo]:
         """Those that have all these labels, and are in that state; of namespace "*": all that the key may see."""
         ours = client or Client(server_url, api_key)
         try:
@@ -101,10 +114,12 @@ class Sandbox:
 
     @property
     def name(self) -> str:
+        """The one that was given, or made up."""
         return self.info.name
 
     @property
     def namespace(self) -> str:
+        """Where its name is unique."""
         return self.info.namespace
 
     def __repr__(self) -> str:
@@ -113,8 +128,7 @@ class Sandbox:
     def __enter__(self) -> Sandbox:
         return self
 
-    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
-                 trace: Optional[TracebackType]) -> None:
+    def __exit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
         try:
             if self._owned:
                 try:
@@ -135,6 +149,7 @@ class Sandbox:
     # Its life.
 
     def refresh(self) -> SandboxInfo:
+        """Asks the server for `info` again."""
         self.info = self._client.send(sandboxes.get(*self._of))
         return self.info
 
@@ -151,6 +166,7 @@ class Sandbox:
         self.info = self._client.send(sandboxes.pause(*self._of))
 
     def resume(self) -> None:
+        """All in it goes on, where it was paused."""
         self.info = self._client.send(sandboxes.resume(*self._of))
 
     def remove(self) -> None:
@@ -159,18 +175,21 @@ class Sandbox:
 
     # Code.
 
-    def run(self, code: str, *, language: str = "python", session: Optional[str] = None,
+    def run(
+            self, code: str, *, language: str = "python", session: Optional[str] = None,
             timeout: Optional[float] = None) -> Result:
         """Runs code in an interpreter, which keeps its state: "python", "javascript" or "shell". `session` tells
         several apart. Code whose time is over is interrupted: its result has the status "timeout"."""
         return self._client.send(processes.run_code(*self._of, processes.code(language, code, session, timeout)))
 
-    def stream(self, code: str, *, language: str = "python", session: Optional[str] = None,
-               timeout: Optional[float] = None) -> CodeStream:
+    def stream(
+            self, code: str, *, language: str = "python", session: Optional[str] = None,
+            timeout: Optional[float] = None) -> CodeStream:
         """The same, with what it gives while it runs."""
         return CodeStream(self._client, CodeEvents(*self._of, language, processes.code(language, code, session, timeout)))
 
     def sessions(self) -> List[SessionInfo]:
+        """Interpreters that run() has started, and keep their state."""
         return self._client.send(processes.sessions(*self._of))
 
     def interrupt(self, *, language: str = "python", session: str = "main") -> None:
@@ -196,6 +215,7 @@ class Sandbox:
         return self._client.settings.app_url(self.name, self.namespace, port)
 
     def metrics(self) -> SandboxMetrics:
+        """What it uses now."""
         return self._client.send(sandboxes.metrics(*self._of))
 
     def logs(self, *, tail: Optional[int] = None, follow: bool = False) -> LogStream:
