@@ -46,7 +46,7 @@ build_preset() {
 # Here and not at the first run: that may be in the emulated host, where it takes ten times as long.
 load_images() {
   local tag
-  for tag in base python node tools; do
+  for tag in base python node tools develop "$@"; do
     build/release/bin/msb load --quiet --input "build/images:$tag" --name "$tag"
   done
 }
@@ -56,11 +56,11 @@ finish_images() {
   wait "$images" || { cat build/log/images-begun.log; return 1; }
 }
 
-# Everything that running a microVM needs.
+# prepare [IMAGE...]: everything that running a microVM needs, and images that only long tests need.
 prepare() {
   step "packages" scripts/setup
   # Beside the kernel and the programs, for unpacking packages is slow and keeps one processor busy at most.
-  scripts/images >build/log/images-begun.log 2>&1 </dev/null &
+  scripts/images ${1:+--all} >build/log/images-begun.log 2>&1 </dev/null &
   images=$!
   trap 'kill "$images" 2>/dev/null || true' EXIT
   step "guest kernel (the longest step, once)" guestkernel/build
@@ -68,7 +68,7 @@ prepare() {
   step "msb, msb-vmm (preset release)" build_preset release msb msb-vmm msb-machine
   step "images" finish_images
   trap - EXIT
-  step "images, into the store" load_images
+  step "images, into the store" load_images "$@"
 }
 
 # Decides where guests run. Sets `place` and `guest_host`, the command to put in front of others: the real KVM where the

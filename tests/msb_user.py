@@ -18,6 +18,7 @@ class User:
     def __init__(self, directory, programs=MSB.parent):
         self.directory = directory
         self.programs = programs
+        self.prefix = []  # of every command, for example to be in another network
         self.home = directory / "home"
         self.config, self.user, self.project = (directory / name for name in ("config", "user", "project"))
         for made in (self.config, self.user, self.project):
@@ -31,11 +32,11 @@ class User:
 
     def start(self, *arguments, cwd=None, program="msb", **options):
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        return subprocess.Popen([self.programs / program, *map(str, arguments)], env=self.environment, cwd=cwd or self.project,
+        return subprocess.Popen([*self.prefix, self.programs / program, *map(str, arguments)], env=self.environment, cwd=cwd or self.project,
                                 **options)
 
     def __call__(self, *arguments, cwd=None, program="msb", stdin=b"", timeout=None):
-        return subprocess.run([self.programs / program, *map(str, arguments)], env=self.environment, cwd=cwd or self.project,
+        return subprocess.run([*self.prefix, self.programs / program, *map(str, arguments)], env=self.environment, cwd=cwd or self.project,
                               input=stdin, capture_output=True, check=False, timeout=timeout or self.timeout)
 
     def done(self, *arguments, **options):

@@ -8,28 +8,11 @@ import json
 import os
 
 import pytest
-from sandboxes import Sandboxes
-from server_bed import Host
+from server_guests import GuestHost
 
 GUESTS = os.environ.get("MSB_CONFORMANCE_GUESTS") == "1"
 # The stand-in runs what is in sandboxes on this host; its images are of one little file.
 UNMET = {"network"} if GUESTS else {"network", "guest", "numpy"}
-
-
-class GuestHost(Sandboxes):
-    """Sandboxes that are machines, and what Host has for servers."""
-
-    keygen, serve = Host.keygen, Host.serve
-
-    def __init__(self, directory):
-        super().__init__(directory)
-        (self.config / "images.json").write_text(json.dumps({"aliases": {f"microsandbox/{name}": name for name in ("python", "node")}}))
-        self.servers = []
-
-    def close(self):
-        for server in self.servers:
-            server.stop()
-        super().close()
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +22,7 @@ def target(request, tmp_path_factory):
         yield request.getfixturevalue("server")
         return
     host = GuestHost(tmp_path_factory.mktemp("guests"))
+    (host.config / "images.json").write_text(json.dumps({"aliases": {f"microsandbox/{name}": name for name in ("python", "node")}}))
     try:
         yield host.serve()
     finally:

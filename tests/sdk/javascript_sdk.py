@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JavaScript SDK, built once for its sources, and the Node that tests run it with."""
+"""The JavaScript SDK, built once for its sources, and the Node that tests run it with. As a program it builds both."""
 
 import fcntl
 import hashlib
@@ -91,3 +91,7 @@ def javascript():
     if shutil.which("npm") is None:
         pytest.skip("npm is missing, which installs Node and the compiler")
     return JavaScript()
+
+
+if __name__ == "__main__":
+    JavaScript()

@@ -7,26 +7,10 @@ import subprocess
 
 import pytest
 from conftest import REPOSITORY, wait_until
-from sandboxes import Sandboxes
-from server_bed import Host
+from server_guests import GuestHost
 from server_clients import Client026, ClientLater, Http, Raw
 
 PATIENCE = 100  # seconds, in the emulated host
-
-
-class GuestHost(Sandboxes):
-    """With images that boot, and what Host has for servers."""
-
-    keygen, serve = Host.keygen, Host.serve
-
-    def __init__(self, directory):
-        super().__init__(directory)
-        self.servers = []
-
-    def close(self):
-        for server in self.servers:
-            server.stop()
-        super().close()
 
 
 @pytest.fixture(scope="module")
