@@ -61,6 +61,8 @@ struct Node {
   // Of a directory, as last shown: whether what is made in it gets its group, and which that is.
   bool gives_group = false;
   std::uint32_t group = 0;
+  // Of a directory: a file in it was locked.
+  bool has_locks = false;
 
  private:
   friend class NodeTable;

@@ -115,7 +115,7 @@ std::uint64_t ShareServer::valid_seconds(std::uint64_t node) {
     case ShareCache::kNever:
       return 0;
     case ShareCache::kAuto:
-      return 1;
+      return files_.is_beside_locks(node) ? 0 : 1;
     case ShareCache::kAlways:
       break;
   }
@@ -448,6 +448,9 @@ FuseReply ShareServer::lock(const fuse_in_header& header, FuseArguments argument
   const auto done = (in->lk_flags & FUSE_LK_FLOCK) != 0
                         ? FileLocks::set_whole(*file, range.type)
                         : files_.locks().set(*file, in->owner, range);
+  if (done && range.type != F_UNLCK) {
+    files_.note_lock(file->node);
+  }
   // Nothing could end the waiting for a lock (guestkernel/patches/virtio-fs-locks.patch).
   const bool would_wait = header.opcode == FUSE_SETLKW && !done && done.error() == EAGAIN;
   return would_wait ? refuse(EOPNOTSUPP) : reply_nothing(done);

@@ -103,6 +103,20 @@ const Share* SharedFiles::share_of(std::uint64_t id) {
   return found == nullptr ? nullptr : found->share.get();
 }
 
+void SharedFiles::note_lock(std::uint64_t id) {
+  const Node* const locked = nodes_.find(id);
+  Node* const directory = locked == nullptr ? nullptr : nodes_.find(locked->parent);
+  if (directory != nullptr) {
+    directory->has_locks = true;
+  }
+}
+
+bool SharedFiles::is_beside_locks(std::uint64_t id) {
+  const Node* const found = nodes_.find(id);
+  const Node* const directory = found == nullptr ? nullptr : nodes_.find(found->parent);
+  return directory != nullptr && directory->has_locks;
+}
+
 // --- how nodes are found ---
 
 Outcome<Node*> SharedFiles::node(std::uint64_t id) {

@@ -89,6 +89,11 @@ class SharedFiles {
   void reset();
   // Null when there is no such node.
   [[nodiscard]] const Share* share_of(std::uint64_t id);
+  // A file was locked. What is beside it belongs to what programs of both sides agree on by that
+  // lock, as a database's journal does.
+  void note_lock(std::uint64_t id);
+  // Whether it is a file that was locked, or one beside it.
+  [[nodiscard]] bool is_beside_locks(std::uint64_t id);
 
   // --- nodes ---
   Outcome<Entry> lookup(std::uint64_t parent, std::string_view name);

@@ -158,6 +158,30 @@ TEST_CASE_FIXTURE(Fixture, "a share that ends takes what is open there with it, 
   CHECK(server.files().open_handles() == 1);
 }
 
+TEST_CASE_FIXTURE(Fixture, "names beside a file that was locked are not kept in the guest") {
+  fs::create_directory(host() / "elsewhere");
+  for (const char* name : {"database", "journal", "elsewhere/file"}) {
+    put(host() / name, "content");
+  }
+  const std::uint64_t database = guest.walk(work, "database");
+  const auto valid = [&](std::uint64_t directory, const char* name) {
+    const auto found = guest.lookup(directory, name).as<fuse_entry_out>();
+    CHECK(found.attr_valid == found.entry_valid);
+    return found.entry_valid;
+  };
+  fuse_lk_in lock{};
+  lock.fh = guest.open(database, O_RDWR).as<fuse_open_out>().fh;
+  lock.owner = 1;
+  lock.lk = {0, 10, F_UNLCK, 0};
+  CHECK(guest.ask_with(FUSE_SETLK, database, lock).error == 0);
+  CHECK(valid(work, "journal") == 1);
+  lock.lk.type = F_RDLCK;
+  CHECK(guest.ask_with(FUSE_SETLK, database, lock).error == 0);
+  CHECK(valid(work, "journal") == 0);
+  CHECK(valid(work, "database") == 0);
+  CHECK(valid(guest.walk(work, "elsewhere"), "file") == 1);
+}
+
 TEST_CASE_FIXTURE(Fixture, "an append goes where the end is by then") {
   put(host() / "log", "one\n");
   const std::uint64_t node = guest.walk(work, "log");
