@@ -142,6 +142,15 @@ const scenarios = {
     await assert.rejects(sandbox.command.run("cat", [], { stdin: "x".repeat(33 << 20) }), { name: "TooLargeError", hint: /files/ });
   }),
 
+  /** Nothing is tried again that cannot be. */
+  refused_port: async () => {
+    let asked = 0;
+    const counted = (...words) => (++asked, fetch(...words));
+    const client = new Client({ serverUrl: "http://127.0.0.1:6000", fetch: counted });
+    await assert.rejects(client.health(), { name: "InvalidRequestError", message: /refuse port 6000/, hint: /--port/ });
+    assert.equal(asked, 1);
+  },
+
   names: async () => {
     for (const name of ["", ".", "..", "\ud800"]) {
       await assert.rejects(Sandbox.connect(name, place), { name: "InvalidRequestError", message: /is no name/ });
@@ -192,12 +201,21 @@ const scenarios = {
       yield new Uint8Array(100_000);
       throw new Error("the source has failed");
     }
+    async function* mistaken() {
+      yield new Uint8Array(1);
+      throw new TypeError("the source is mistaken");
+    }
+    await assert.rejects(sandbox.files.write(`${directory}/file`, mistaken()), /^TypeError: the source is mistaken$/);
     await assert.rejects(sandbox.files.write(`${directory}/no/file`, failing()), /the source has failed/);
     await assert.rejects(sandbox.files.write(`${directory}/file`, failing()), /the source has failed/);
     assert.equal(await sandbox.files.exists(`${directory}/file`), false);
     for (const content of ["é", new Uint8Array(2), new ArrayBuffer(2), new Blob(["é"]), new Blob(["é"]).stream(), [new Uint8Array(2)]]) {
       assert.equal(await sandbox.files.write(`${directory}/file`, content), 2);
     }
+    await sandbox.files.write(`${directory}/file`, "\ufeffé");
+    assert.equal(await sandbox.files.readText(`${directory}/file`), "\ufeffé");
+    await sandbox.files.write(`${directory}/file`, new Uint8Array([0xc3]));
+    await assert.rejects(sandbox.files.readText(`${directory}/file`), { name: "InvalidRequestError", message: /file' is no text/, hint: /read\(\)/ });
     await sandbox.stop();
   },
 

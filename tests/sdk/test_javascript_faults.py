@@ -64,7 +64,8 @@ def test_what_is_not_as_usual(scenario, name, seen):
     assert scenario(name)["seen"] == seen
 
 
-@pytest.mark.parametrize("transport,name", [("node", "endless_line"), ("node", "names"), ("node", "late"), ("fetch", "late")])
+@pytest.mark.parametrize("transport,name", [("node", "endless_line"), ("node", "names"), ("node", "late"), ("fetch", "late"),
+                                            ("fetch", "refused_port")])
 def test_what_never_reaches_a_server_or_late(scenario, name):
     scenario(name)
 

@@ -3,10 +3,11 @@
 
 import json
 import re
+import shutil
 import tarfile
 
 import pytest
-from javascript_sdk import PACKAGE, javascript
+from javascript_sdk import PACKAGE, SOURCES, javascript, run
 from server_bed import needs_root
 
 README = (PACKAGE / "README.md").read_text()
@@ -32,6 +33,17 @@ def test_what_is_packed_is_the_package_alone(installed):
     assert not [name for name in names if "test" in name or "node_modules" in name]
     manifest = json.loads((installed / "node_modules/microsandbox/package.json").read_text())
     assert "dependencies" not in manifest and manifest["version"] in packed.name
+
+
+def test_it_is_made_from_a_checkout_as_the_readme_says(javascript, tmp_path):
+    assert "npm ci && npm pack" in README
+    for name in SOURCES:
+        copy = shutil.copytree if (PACKAGE / name).is_dir() else shutil.copy2
+        copy(PACKAGE / name, tmp_path / name)
+    (tmp_path / "node_modules").symlink_to(javascript.package / "node_modules")  # what `npm ci` makes
+    run("npm", "pack", "--no-update-notifier", cwd=tmp_path, env=javascript.environment)
+    [packed] = re.findall(r"microsandbox-[0-9.]+\.tgz", README)
+    assert "package/dist/esm/index.js" in tarfile.open(tmp_path / packed).getnames()
 
 
 @pytest.mark.parametrize("source", sorted((PACKAGE / "src").glob("*.ts")), ids=lambda path: path.name)
@@ -68,6 +80,36 @@ def test_there_is_something_to_await_using_where_the_language_has_nothing(javasc
 
 TYPED = """
 import { Sandbox, PythonSandbox, SandboxOptions, Client, MicrosandboxError, type Result, type SandboxInfo } from "microsandbox";
+import { BaseSandbox, Command, CommandExecution, Execution, Metrics, NodeSandbox } from "microsandbox";
+
+/** As a program for 0.2 adds a language. */
+class ShellSandbox extends BaseSandbox {
+  async getDefaultImage(): Promise<string> {
+    return "base";
+  }
+
+  async run(code: string): Promise<Execution> {
+    const commands: Command = this.command;
+    const ran: CommandExecution = await commands.run("sh", ["-c", code]);
+    return new Execution({ status: ran.success ? "success" : "error", output: [{ stream: "stdout", text: await ran.output() }] });
+  }
+
+  where(): string {
+    return `${this._serverUrl} ${this._namespace} ${this._name} ${this._apiKey ?? ""} ${this._isStarted}`;
+  }
+
+  static override create(options?: SandboxOptions): Promise<ShellSandbox> {
+    return BaseSandbox.createBase(ShellSandbox, options);
+  }
+}
+
+async function any(kind: typeof BaseSandbox): Promise<Metrics> {
+  return (await kind.create({ name: "any" })).metrics;
+}
+
+export const factories: Record<string, (options?: SandboxOptions) => Promise<BaseSandbox>> = {
+  shell: ShellSandbox.create, javascript: NodeSandbox.create, metrics: async () => (await any(PythonSandbox), new ShellSandbox()),
+};
 
 async function all(signal: AbortSignal): Promise<number> {
   await using client = new Client({ serverUrl: "http://127.0.0.1:1" });
@@ -141,7 +183,7 @@ def test_a_page_finds_all_it_needs_in_its_modules(javascript, installed):
           seen.push(`${options.method} ${url} ${options.headers.Authorization}`);
           return Response.json({ error: { code: "full", number: 3002, message: "no", request_id: "r" } }, { status: 429, headers: { "Retry-After": "99" } });
         };
-        const place = { serverUrl: "http://server:1", apiKey: "key" };
+        const place = { serverUrl: "http://server:5555", apiKey: "key" };
         await Sandbox.create("python", place).catch(error => seen.push(error.name, error.retryAfter));
         await new PythonSandbox({ ...place, name: "old" }).start().catch(error => seen.push(error.message));
         globalThis.fetch = async () => { throw new TypeError("Failed to fetch"); };
@@ -149,14 +191,15 @@ def test_a_page_finds_all_it_needs_in_its_modules(javascript, installed):
         console.log(seen.join("\\n"));
     """)
     assert javascript.run("page.mjs", cwd=installed).splitlines() == [
-        "POST http://server:1/v1/sandboxes Bearer key", "FullError", "99", "POST http://server:1/api/v1/rpc Bearer key",
+        "POST http://server:5555/v1/sandboxes Bearer key", "FullError", "99", "POST http://server:5555/api/v1/rpc Bearer key",
         "Failed to start sandbox: no", "UnreachableError"]
 
 
 # Programs that were written for 0.2.
 
 OLD = """
-import { NodeSandbox, PythonSandbox, SandboxOptions } from "microsandbox";
+import { BaseSandbox, Execution, NodeSandbox, PythonSandbox, SandboxOptions } from "microsandbox";
+import whole from "microsandbox";
 
 async function main() {
   const sb = await PythonSandbox.create({ name: "cm" });
@@ -193,6 +236,33 @@ async function main() {
   const exec = await node.run("const n = [1, 2, 3]; console.log(n.reduce((a, b) => a + b, 0)); console.error('bad')");
   console.log(await exec.output(), await exec.error(), exec.hasError());
   await node.stop();
+
+  const creates = [PythonSandbox.create, NodeSandbox.create];
+  for (const create of creates) {
+    const one = await create();
+    console.log(JSON.stringify(await (await one.run(one instanceof PythonSandbox ? "print('  a'); print(' b ')" : "console.log(' c ')")).output()));
+    await one.stop();
+  }
+
+  class Shell extends BaseSandbox {
+    getDefaultImage = async () => "base";
+    run = async code => new Execution({ output: [{ stream: "stdout", text: await (await this.command.run("sh", ["-c", code])).output() }] });
+    static create = options => BaseSandbox.createBase(Shell, options);
+  }
+  const shell = await Shell.create({ name: "shell" });
+  const said = await shell.run("echo $((6 * 7))");
+  console.log(await said.output(), said.status, said.language, shell._name, shell._isStarted, Object.values(shell).includes(shell.apiKey));
+  await shell.stop();
+
+  const words = [];
+  for (const act of [() => BaseSandbox.create(), () => PythonSandbox.create({ serverUrl: "http://127.0.0.1:1" })]) {
+    try {
+      await act();
+    } catch (error) {
+      words.push(error.message.split(":")[0]);
+    }
+  }
+  console.log(words.join("; "), whole.PythonSandbox === PythonSandbox);
 }
 
 main().catch(console.error);
@@ -206,6 +276,10 @@ Sandbox is not started. Call start() first. false
 [0, 1, 4, 9] true explicit microsandbox/python
 false
 6 bad true
+"a\\n b"
+"c"
+42 unknown unknown shell true false
+BaseSandbox is of no language; Failed to communicate with Microsandbox server true
 """
 
 
@@ -213,7 +287,7 @@ false
 @pytest.mark.parametrize("modules", ["mjs", "cjs"])
 @pytest.mark.parametrize("settings", ["environment", ".env"])
 def test_programs_of_0_2_run_after_changing_the_address(server, javascript, installed, tmp_path, modules, settings):
-    program = OLD if modules == "mjs" else re.sub(r"import (\{.*\}) from (.*);", r"const \1 = require(\2);", OLD)
+    program = OLD if modules == "mjs" else re.sub(r"import (.*) from (.*);", r"const \1 = require(\2);", OLD)
     (tmp_path / "node_modules").symlink_to(installed / "node_modules")
     (tmp_path / f"old.{modules}").write_text(program)
     environment = {"MSB_SERVER_URL": server.url, "MSB_API_KEY": server.key}

@@ -45,11 +45,17 @@ def test_what_the_documentation_shows_runs(server):
 SAID = """Hello Python!
 true false true
 true
-Sandbox is not started. Call start() first.
+true true
+not started: Sandbox is not started. Call start() first.
 [0, 1, 4, 9] true
+"  kept  \\n"
+failed: true
 true
 "old-name" true
+again
 3 bad true
+42
+no connection: true
 """
 
 

@@ -3,11 +3,21 @@
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+const strict = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
 
 export const encoded = (text: string): Uint8Array => encoder.encode(text);
 
 /** What is not UTF-8 is replaced by U+FFFD. */
 export const decoded = (data: Uint8Array): string => decoder.decode(data);
+
+/** The same; null: it is no UTF-8. */
+export function decodedStrictly(data: Uint8Array): string | null {
+  try {
+    return strict.decode(data);
+  } catch {
+    return null;
+  }
+}
 
 export function fromBase64(text: string): Uint8Array {
   const binary = atob(text);

@@ -11,6 +11,7 @@ import { transportOf, type Answer, type Transport } from "./transport.js";
 import type { Fetch } from "./transport_fetch.js";
 import { serverInfoOf, type ServerInfo } from "./types.js";
 
+/** Where a server is, and how to talk to it. */
 export interface ConnectionOptions {
   /** MSB_SERVER_URL unless said, or http://127.0.0.1:5555. */
   serverUrl?: string;
@@ -20,6 +21,7 @@ export interface ConnectionOptions {
   fetch?: Fetch;
 }
 
+/** What a client is to be. */
 export interface ClientOptions extends ConnectionOptions {
   /** How often a request is sent that was not answered, where that is safe; 5 unless said. */
   attempts?: number;
@@ -43,6 +45,7 @@ export class Client {
     return this.settings.url;
   }
 
+  /** What the server says when it is well. Needs no key. */
   async health({ signal }: CallOptions = {}): Promise<string> {
     return this.send({
       method: "GET", path: "/v1/health", repeatable: true, signal,
@@ -63,6 +66,7 @@ export class Client {
     this.#transport.close();
   }
 
+  /** Closes the connections, as close() does: `await using` calls this. */
   [asyncDispose](): Promise<void> {
     return this.close();
   }

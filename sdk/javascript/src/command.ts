@@ -40,7 +40,12 @@ export interface StartOptions extends ExecutionOptions {
   /** `Process.write()` writes to it; else its standard input is empty. */
   input?: boolean;
   /** Its streams are a terminal of this size: all its output is stdout, and it has input. */
-  terminal?: { rows: number; columns: number };
+  terminal?: {
+    /** Lines. */
+    rows: number;
+    /** Characters of a line. */
+    columns: number;
+  };
   /** What lists call it. */
   label?: string;
   /** Bytes of each output that stay readable; 1 MiB unless said. */
@@ -82,6 +87,7 @@ export class Process {
     this.#namespace = namespace;
   }
 
+  /** How it is. */
   async info({ signal }: CallOptions = {}): Promise<ProcessInfo> {
     return this.#send({ method: "GET", read: reply => processInfoOf(membersOf(reply.document())), repeatable: true, signal });
   }
@@ -99,6 +105,7 @@ export class Process {
     await this.#send({ method: "POST", query, content: () => content, read: nothing, patience: NO_END, signal }, "stdin");
   }
 
+  /** Its standard input is at its end. */
   async closeInput(options: CallOptions = {}): Promise<void> {
     await this.write("", { ...options, end: true });
   }

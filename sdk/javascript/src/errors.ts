@@ -1,13 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // What goes wrong, by kind. All of it is a MicrosandboxError; a call that was aborted throws its signal's reason instead.
 
+/** What is known of an error, besides its message. */
 export interface ErrorDetails {
+  /** The word for why. */
   code?: string;
+  /** The one that microsandbox 0.2 has for it. */
   number?: number | null;
+  /** That of HTTP. */
   status?: number | null;
+  /** What the server's log calls the request. */
   requestId?: string | null;
+  /** What can be done about it. */
   hint?: string;
+  /** Seconds after which there may be room. */
   retryAfter?: number | null;
+  /** The error that it comes from. */
   cause?: unknown;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The files of a sandbox.
 
-import { decoded, encoded, randomWord } from "./bytes.js";
+import { decodedStrictly, encoded, randomWord } from "./bytes.js";
 import { given, nothing, pathOf, trouble, type Call, type CallOptions } from "./call.js";
 import type { Client } from "./client.js";
 import { list, membersOf, number } from "./document.js";
@@ -37,13 +37,16 @@ export class Files {
     this.#namespace = namespace;
   }
 
+  /** All bytes of a file, or so many from an offset on. */
   async read(path: string, options: { offset?: number; length?: number } & CallOptions = {}): Promise<Uint8Array> {
     return this.#client.send(this.#reading(path, options));
   }
 
-  /** As UTF-8; what is not is replaced by U+FFFD. */
+  /** A file that is text, as UTF-8. */
   async readText(path: string, options: CallOptions = {}): Promise<string> {
-    return decoded(await this.read(path, options));
+    const text = decodedStrictly(await this.read(path, options));
+    if (text !== null) return text;
+    throw new InvalidRequestError(`the file '${path}' is no text in UTF-8`, { code: "invalid", hint: "read its bytes with read()" });
   }
 
   /** Its bytes as they come, for files that are large. */
@@ -63,6 +66,7 @@ export class Files {
     return this.#send({ method: "PUT", query, ...body, read, signal }, "content");
   }
 
+  /** What is in a directory, by name. */
   async list(path: string, { signal }: CallOptions = {}): Promise<FileInfo[]> {
     const read: Call<FileInfo[]>["read"] = reply => list(membersOf(reply.document()), "entries", fileInfoOf);
     return this.#send({ method: "GET", query: { path }, read, repeatable: true, signal });
@@ -74,6 +78,7 @@ export class Files {
     return this.#send({ method: "GET", query: { path, follow: follow || undefined }, read, repeatable: true, signal }, "stat");
   }
 
+  /** Whether there is something; of a symbolic link, where it leads. */
   async exists(path: string, options: CallOptions = {}): Promise<boolean> {
     try {
       await this.stat(path, { ...options, follow: true });
@@ -84,11 +89,13 @@ export class Files {
     }
   }
 
+  /** Removes a file, or an empty directory; `recursive`: a directory with all that is in it. */
   async remove(path: string, { recursive, signal }: { recursive?: boolean } & CallOptions = {}): Promise<void> {
     const query = { path, recursive: recursive || undefined };
     await this.#send({ method: "DELETE", query, read: nothing, repeatable: true, signal });
   }
 
+  /** Makes a directory; with `parents` one that is there is fine. */
   async makeDirectory(path: string, { mode, parents, signal }: WriteOptions = {}): Promise<void> {
     const document = given({ path, parents, mode: octal(mode) });
     await this.#send({ method: "POST", document, read: nothing, repeatable: parents === true, signal }, "directories");

@@ -16,11 +16,10 @@ export {
   TooLargeError, UnavailableError, UnreachableError, type ErrorDetails,
 } from "./errors.js";
 export type { Content, Files, WriteOptions } from "./files.js";
-export {
-  BaseSandbox, CommandExecution, Execution, LanguageCommand as Command, LanguageMetrics as Metrics, NodeSandbox, PythonSandbox,
-  type OutputData, type OutputLine,
-} from "./language.js";
-export { SandboxOptions, type SandboxOptionsBuilder, type StartConfig } from "./options.js";
+export type { OutputData, OutputLine } from "./executions.js";
+export * from "./old.js";
+export * as default from "./old.js";  // 0.2's, which is CommonJS, is imported as a whole as well
+export type { SandboxOptionsBuilder, StartConfig } from "./options.js";
 export type { CodeFailure, CodeOutput, CodeStatus, CommandResult, Result, Text, Value } from "./results.js";
 export {
   Sandbox, type CreateOptions, type ListOptions, type PlaceOptions, type RunOptions, type SessionOptions,

@@ -8,8 +8,11 @@ import { exitOf, streamOf, type Exit } from "./types.js";
 
 /** What code wrote. */
 export interface Text {
+  /** What tells outputs apart. */
   readonly type: "text";
+  /** Where to. */
   readonly stream: "stdout" | "stderr";
+  /** As it came, in pieces of any size. */
   readonly text: string;
 }
 
@@ -17,11 +20,13 @@ export interface Text {
 export class Value {
   /** @internal */
   constructor(
+    /** Which of the two. */
     readonly type: "display" | "result",
     /** Representations by MIME type; what is binary in base64. What a sandbox made is a stranger's: show HTML in frames. */
     readonly data: Readonly<Record<string, string>>,
   ) {}
 
+  /** As the interpreter would print it. */
   get text(): string {
     return this.data["text/plain"] ?? "";
   }
@@ -37,12 +42,17 @@ export class Value {
 
 /** What ended code. */
 export interface CodeFailure {
+  /** What tells outputs apart. */
   readonly type: "error";
+  /** Of the error's type: "ValueError". */
   readonly name: string;
+  /** What the error says. */
   readonly message: string;
+  /** Where it came from, line by line. */
   readonly traceback: readonly string[];
 }
 
+/** One thing that code gave. */
 export type CodeOutput = Text | Value | CodeFailure;
 
 export function codeOutputOf(kind: string, from: Members): CodeOutput {
@@ -73,8 +83,11 @@ export type CodeStatus = "ok" | "error" | "timeout" | "interrupted" | "stuck" | 
 export class Result {
   /** @internal */
   constructor(
+    /** As it was asked for. */
     readonly language: string,
+    /** How it ended. */
     readonly status: CodeStatus,
+    /** All that it gave, in order. */
     readonly outputs: readonly CodeOutput[],
     /** Of a shell's last command, or with which the code asked to exit. */
     readonly exitStatus: number | null,
@@ -92,14 +105,17 @@ export class Result {
       nullable(number, from, "exit_status"), nullable(text, from, "reason"), flag(from, "truncated"));
   }
 
+  /** It ended well. */
   get ok(): boolean {
     return this.status === "ok";
   }
 
+  /** What it wrote to standard output. */
   get stdout(): string {
     return this.#written("stdout");
   }
 
+  /** What it wrote to standard error. */
   get stderr(): string {
     return this.#written("stderr");
   }
@@ -108,6 +124,7 @@ export class Result {
     return this.outputs.map(one => (one.type === "text" && one.stream === stream ? one.text : "")).join("");
   }
 
+  /** What it showed, and the value of its last expression. */
   get values(): Value[] {
     return this.outputs.filter((one): one is Value => one instanceof Value);
   }
@@ -117,6 +134,7 @@ export class Result {
     return this.values.filter(one => one.type === "result").at(-1) ?? null;
   }
 
+  /** What ended it; null: nothing did. */
   get error(): CodeFailure | null {
     return this.outputs.filter((one): one is CodeFailure => one.type === "error").at(-1) ?? null;
   }
@@ -150,16 +168,25 @@ export class CommandResult implements Exit {
   readonly exitCode: number;
   readonly signal: string | null;
   readonly oomKilled: boolean;
+  /** Its time was over, and it was killed. */
   readonly timedOut: boolean;
+  /** Its code is 0, within its time. */
   readonly success: boolean;
   /** Bytes that are no UTF-8 are replaced by U+FFFD; a stream has them as they are. */
   readonly stdout: string;
+  /** The same of standard error. */
   readonly stderr: string;
   /** There was more than 8 MiB of one of them. */
   readonly truncated: boolean;
 
   /** @internal */
-  constructor(readonly command: string, readonly args: readonly string[], from: Members) {
+  constructor(
+    /** The program. */
+    readonly command: string,
+    /** Its arguments. */
+    readonly args: readonly string[],
+    from: Members,
+  ) {
     const exit = exitOf(from);
     this.exitCode = exit.exitCode;
     this.signal = exit.signal;

@@ -22,19 +22,24 @@ const STARTING = 180 + 30;
 
 /** Where a sandbox is: a server, or a client that is shared, which then counts. */
 export interface PlaceOptions extends ConnectionOptions, CallOptions {
+  /** Connections that are shared. */
   client?: Client;
+  /** That of the key, or "default", unless said. */
   namespace?: string;
 }
 
 export interface CreateOptions extends PlaceOptions {
   /** One without is ephemeral unless said. */
   name?: string;
+  /** By which lists find it. */
   labels?: Readonly<Record<string, string>>;
   /** Nothing is left of it when it has ended. */
   ephemeral?: boolean;
+  /** Processors. */
   cpus?: number;
   /** MiB, or with a unit: "1G". */
   memory?: number | string;
+  /** What it may write: MiB, or with a unit. */
   disk?: number | string;
   /** The most that it may have. */
   processes?: number;
@@ -42,26 +47,38 @@ export interface CreateOptions extends PlaceOptions {
   volumes?: readonly string[];
   /** A number is published where there is room; or "HOST:GUEST". */
   ports?: readonly (number | string)[];
+  /** Variables of its environment. */
   envs?: Envs;
+  /** The directory in which programs begin: an absolute path. */
   workdir?: string;
+  /** Whose they are: USER or USER:GROUP, by names or numbers. */
   user?: string;
+  /** The shell of its scripts. */
   shell?: string;
+  /** Scripts by their names. */
   scripts?: Readonly<Record<string, string>>;
   /** What runs in it, for its shell; or as words; or that of its image. It idles unless one of these is said. */
   exec?: string;
+  /** The same as words. */
   command?: readonly string[];
+  /** That of its image runs. */
   useImageCommand?: boolean;
   /** What it may reach on the network. */
   scope?: "none" | "local" | "public" | "any";
+  /** Rules that decide before the scope does: "allow tcp 10.0.0.5 443", "deny tcp any 25". */
+  network?: readonly string[];
   /** When the server stops it: seconds, or with a unit: "30m". */
   timeout?: number | string;
+  /** The same of a time without use. */
   idleTimeout?: number | string;
   /** Seconds to wait for it to run. */
   startTimeout?: number;
 }
 
 export interface ListOptions extends PlaceOptions {
+  /** Only those that have all of these. */
   labels?: Readonly<Record<string, string>>;
+  /** Only those that are so. */
   state?: SandboxState;
 }
 
@@ -74,6 +91,7 @@ export interface RunOptions extends CallOptions {
   timeout?: number;
 }
 
+/** Which interpreter is meant. */
 export type SessionOptions = Pick<RunOptions, "language" | "session" | "signal">;
 
 export function newName(): string {
@@ -91,13 +109,15 @@ function configOf(image: string, options: CreateOptions): Record<string, unknown
     volumes: options.volumes, ports: options.ports?.map(port => (typeof port === "number" ? `0:${port}` : port)),
     envs: envWords(options.envs), workdir: options.workdir, user: options.user, shell: options.shell,
     scripts: options.scripts, exec: options.exec, command: options.command, use_image_command: options.useImageCommand,
-    scope: options.scope, timeout: options.timeout, idle_timeout: options.idleTimeout,
+    scope: options.scope, network: options.network, timeout: options.timeout, idle_timeout: options.idleTimeout,
   });
 }
 
 /** A sandbox on a server. */
 export class Sandbox {
+  /** Commands and processes. */
   readonly command: Command;
+  /** Its files. */
   readonly files: Files;
   readonly #client: Client;
   readonly #owned: boolean;  // it stops when its scope is left
@@ -174,10 +194,12 @@ export class Sandbox {
     }
   }
 
+  /** What it is called. */
   get name(): string {
     return this.#info.name;
   }
 
+  /** Where it is. */
   get namespace(): string {
     return this.#info.namespace;
   }
@@ -192,6 +214,7 @@ export class Sandbox {
     if (!this.#shared) await this.#client.close();
   }
 
+  /** `await using` calls this when its scope is left: one that was created is stopped. */
   async [asyncDispose](): Promise<void> {
     try {
       if (this.#owned) await this.stop();
@@ -204,6 +227,7 @@ export class Sandbox {
 
   // Its life.
 
+  /** Asks the server how it is. */
   async refresh(options: CallOptions = {}): Promise<SandboxInfo> {
     return this.#become({ method: "GET", ...options });
   }
@@ -223,6 +247,7 @@ export class Sandbox {
     await this.#become({ method: "POST", ...options }, "pause");
   }
 
+  /** After a pause. */
   async resume(options: CallOptions = {}): Promise<void> {
     await this.#become({ method: "POST", ...options }, "resume");
   }
@@ -252,6 +277,7 @@ export class Sandbox {
     return new CodeStream(this.#client, this.name, this.namespace, language, codeOf(code, options), signal);
   }
 
+  /** The interpreters that keep their state. */
   async sessions({ signal }: CallOptions = {}): Promise<SessionInfo[]> {
     const read: Call<SessionInfo[]>["read"] = reply => list(membersOf(reply.document()), "sessions", sessionInfoOf);
     return this.#send({ method: "GET", read, repeatable: true, signal }, "sessions");
@@ -289,6 +315,7 @@ export class Sandbox {
     return this.#client.settings.appUrl(this.name, this.namespace, port);
   }
 
+  /** What it uses. */
   async metrics({ signal }: CallOptions = {}): Promise<SandboxMetrics> {
     const read: Call<SandboxMetrics>["read"] = reply => metricsOf(membersOf(reply.document()));
     return this.#send({ method: "GET", read, repeatable: true, signal }, "metrics");

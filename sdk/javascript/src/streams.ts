@@ -72,6 +72,7 @@ export abstract class EventStream<E> implements AsyncIterable<E> {
     return false;
   }
 
+  /** Its events, once. */
   [Symbol.asyncIterator](): AsyncGenerator<E, void, undefined> {
     return this.#events ??= this.#read();
   }
@@ -82,6 +83,7 @@ export abstract class EventStream<E> implements AsyncIterable<E> {
     await this.#events?.return();
   }
 
+  /** Closes it: `await using` calls this. */
   [asyncDispose](): Promise<void> {
     return this.close();
   }
@@ -211,10 +213,12 @@ export class CommandStream extends EventStream<Output> {
     this.#call = accepting("POST", pathOf(name, "exec"), { query: { namespace }, document });
   }
 
+  /** What lists of processes call it, once it runs. */
   get id(): number | null {
     return this.#id;
   }
 
+  /** As programs in the sandbox see it, once it runs. */
   get pid(): number | null {
     return this.#pid;
   }

@@ -32,7 +32,10 @@ export interface Answer {
 }
 
 export interface Transport {
-  /** Fails with a Failure, with what the body's own iterator threw, or with the signal's reason. */
+  /**
+   * Fails with a Failure; or with what no other attempt changes: what the body's own iterator threw, the signal's reason, or an
+   * error that says what is wrong.
+   */
   send(request: Request): Promise<Answer>;
   close(): void;
 }

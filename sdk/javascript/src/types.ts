@@ -8,10 +8,13 @@ import {
 
 /** A port of a sandbox, and where it is published. */
 export interface Port {
+  /** Of its connections. */
   readonly protocol: "tcp" | "udp";
   /** Of the server's host. */
   readonly address: string;
+  /** Of that address. */
   readonly hostPort: number;
+  /** Of the sandbox. */
   readonly guestPort: number;
   /** Where that was asked for, and the port has one. */
   readonly url: string | null;
@@ -23,23 +26,34 @@ export interface SandboxExit {
   readonly status: number;
   /** "exited", "stopped", "timeout", "idle" or "failed". */
   readonly cause: string;
+  /** Why, when it failed. */
   readonly message: string | null;
+  /** When; null: that is not known. */
   readonly endedAt: Date | null;
 }
 
+/** How a sandbox is. */
 export type SandboxState = "stopped" | "starting" | "running" | "paused" | "stopping";
 
 /** A sandbox, as it was when the server was asked. */
 export interface SandboxInfo {
+  /** What it is called. */
   readonly name: string;
+  /** Where it is. */
   readonly namespace: string;
+  /** How it is. */
   readonly state: SandboxState;
+  /** What it was made from. */
   readonly image: string;
+  /** By which lists find it. */
   readonly labels: Readonly<Record<string, string>>;
   /** Nothing is left of it when it has ended. */
   readonly ephemeral: boolean;
+  /** When it was made. */
   readonly createdAt: Date;
+  /** When it was started the last time; null: it never was. */
   readonly startedAt: Date | null;
+  /** Where its ports are published; none when it does not run. */
   readonly ports: readonly Port[];
   /** What it was told to be, besides its image, in the server's words. */
   readonly config: Readonly<Record<string, unknown>>;
@@ -49,37 +63,55 @@ export interface SandboxInfo {
 
 /** What a sandbox uses; what only a running one can tell is null when it does not run. */
 export interface SandboxMetrics {
+  /** Of the sandbox. */
   readonly name: string;
+  /** Where it is. */
   readonly namespace: string;
+  /** How it is. */
   readonly state: SandboxState;
   /** Of one processor, since the look before. */
   readonly cpuPercent: number | null;
+  /** What it uses of its memory. */
   readonly memoryBytes: number | null;
+  /** Bytes that it has. */
   readonly memoryTotal: number | null;
+  /** Bytes that what it has written takes. */
   readonly diskBytes: number;
+  /** How many there are in it. */
   readonly processes: number | null;
+  /** From the network. */
   readonly receivedBytes: number | null;
+  /** To the network. */
   readonly sentBytes: number | null;
   /** Why some of it is not known. */
   readonly problem: string | null;
 }
 
+/** A line of a sandbox's log. */
 export interface LogLine {
+  /** When it was written. */
   readonly time: Date;
+  /** Where to. */
   readonly stream: "stdout" | "stderr";
   /** With its newline, if it has one. */
   readonly text: string;
 }
 
+/** A file, a directory, or what else a path may be. */
 export interface FileInfo {
   /** In a list without its directory, else the path as it was asked for. */
   readonly name: string;
+  /** What it is. */
   readonly type: "file" | "directory" | "symlink" | "character_device" | "block_device" | "fifo" | "socket" | "unknown";
+  /** Bytes. */
   readonly size: number;
   /** Permissions: 0o644. */
   readonly mode: number;
+  /** Its owner. */
   readonly uid: number;
+  /** Its group. */
   readonly gid: number;
+  /** When its content changed the last time. */
   readonly modifiedAt: Date;
   /** Of a symbolic link. */
   readonly target: string | null;
@@ -93,18 +125,30 @@ export interface Exit {
   readonly signal: string | null;
   /** Memory ran out. */
   readonly oomKilled: boolean;
+  /** Its time was over, and it was killed. */
   readonly timedOut: boolean;
+  /** Its code is 0, within its time. */
   readonly success: boolean;
 }
 
 /** A piece of what a process wrote, with where it is in all that it wrote to this stream. */
 export class Output {
+  /** What tells it apart from what is lost. */
   readonly type = "output";
   #text: string | undefined;
 
   /** @internal */
-  constructor(readonly stream: "stdout" | "stderr", readonly data: Uint8Array, readonly offset: number, readonly next: number,
-    text?: string) {
+  constructor(
+    /** Where it wrote to. */
+    readonly stream: "stdout" | "stderr",
+    /** As it came. */
+    readonly data: Uint8Array,
+    /** Of its first byte. */
+    readonly offset: number,
+    /** Of the first byte after it. */
+    readonly next: number,
+    text?: string,
+  ) {
     this.#text = text;
   }
 
@@ -116,30 +160,43 @@ export class Output {
 
 /** What a process wrote between two offsets is not kept any more. */
 export interface Lost {
+  /** What tells it apart from output. */
   readonly type: "lost";
+  /** Where it wrote to. */
   readonly stream: "stdout" | "stderr";
+  /** Of the first byte that is lost. */
   readonly offset: number;
+  /** Of the first byte after it. */
   readonly next: number;
 }
 
+/** Bytes of each output of a process. */
 export interface StreamOffsets {
+  /** Of standard output. */
   readonly stdout: number;
+  /** Of standard error. */
   readonly stderr: number;
 }
 
 /** A process that was started from outside. */
 export interface ProcessInfo {
+  /** What `command.attach()` takes. */
   readonly id: number;
+  /** As programs in the sandbox see it. */
   readonly pid: number;
+  /** Whether it goes on. */
   readonly state: "running" | "ended";
+  /** What it was called when it was started. */
   readonly label: string;
   /** The first of its arguments. */
   readonly command: string;
+  /** When it was started. */
   readonly startedAt: Date;
   /** Somebody follows it, or writes to it. */
   readonly attached: boolean;
   /** It was started to be kept; others end with whoever started them. */
   readonly kept: boolean;
+  /** Its streams are a terminal. */
   readonly terminal: boolean;
   /** It has a standard input to write to. */
   readonly input: boolean;
@@ -151,17 +208,25 @@ export interface ProcessInfo {
 
 /** An interpreter that keeps its state. */
 export interface SessionInfo {
+  /** What it runs. */
   readonly language: string;
+  /** What tells it apart from others of its language. */
   readonly name: string;
+  /** Whether code runs in it. */
   readonly state: "free" | "in_use" | "ended";
+  /** The id of its process. */
   readonly process: number;
+  /** As programs in the sandbox see it. */
   readonly pid: number;
 }
 
 /** What the server allows, and the key, in the server's words. */
 export interface ServerInfo {
+  /** Of the server. */
   readonly version: string;
+  /** What it allows. */
   readonly limits: Readonly<Record<string, unknown>>;
+  /** What the key allows. */
   readonly key: Readonly<Record<string, unknown>>;
 }
 

@@ -172,6 +172,12 @@ impl SandboxBuilder {
         self.set("scope", scope.into())
     }
 
+    /// Rules of the network that decide before the scope does: "allow tcp 10.0.0.5 443", "deny tcp any 25".
+    pub fn network<I: IntoIterator<Item = S>, S: Into<String>>(self, rules: I) -> Self {
+        let rules: Vec<String> = rules.into_iter().map(Into::into).collect();
+        self.set("network", rules)
+    }
+
     /// After how long the server stops it; of whole seconds.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.set("timeout", whole_seconds(timeout))

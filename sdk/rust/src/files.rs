@@ -34,6 +34,9 @@ const OCTETS: &str = "application/octet-stream";
 /// let files = sandbox.files();
 /// files.write_with("/tmp/rust/table.csv", "a,b\n1,2\n", WriteOptions::new().parents().mode(0o600)).await?;
 /// assert_eq!(files.read_text("/tmp/rust/table.csv").await?, "a,b\n1,2\n");
+///
+/// files.write("/tmp/rust/picture", [0xff, 0xd8].as_slice()).await?;
+/// assert_eq!(files.read_text("/tmp/rust/picture").await.unwrap_err().hint(), "read its bytes with read()");
 /// files.remove_all("/tmp/rust").await?;
 /// # Ok(())
 /// # }
@@ -118,11 +121,14 @@ impl<'a> Files<'a> {
         Ok(self.sandbox.client().send(call).await?.body)
     }
 
-    /// A file that is text.
+    /// A file that is text, as UTF-8.
     pub async fn read_text(&self, path: &str) -> Result<String> {
         let bytes = self.read(path).await?;
-        String::from_utf8(bytes.to_vec())
-            .map_err(|error| Error::invalid(format!("'{path}' is no UTF-8")).with_source(error))
+        String::from_utf8(bytes.to_vec()).map_err(|error| {
+            Error::invalid(format!("the file '{path}' is no text in UTF-8"))
+                .with_hint("read its bytes with read()")
+                .with_source(error)
+        })
     }
 
     /// The bytes of a file as they come, for those that are large.
@@ -358,7 +364,10 @@ impl Stream for Pieces {
                 this.waits = false;
                 return Poll::Ready(Some(Ok(piece)));
             }
-            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(None) => {
+                this.over = true;
+                return Poll::Ready(None);
+            }
             Poll::Ready(Some(Err(error))) => Trouble::Http(error),
             Poll::Pending => {
                 // From when it is waited for: whoever reads may take time.

@@ -22,6 +22,7 @@ mod options;
 mod process;
 mod results;
 mod sandbox;
+mod sandbox_error;
 mod settings;
 mod types;
 mod words;
@@ -33,14 +34,15 @@ pub use code::{CodeBuilder, CodeStream};
 pub use command::{CommandBuilder, CommandStream};
 pub use content::Content;
 pub use error::{Error, ErrorKind, Result};
-pub use execution::{CommandExecution, Execution};
+pub use execution::{CommandExecution, Execution, Usage};
 pub use files::{Files, Pieces, WriteOptions};
-pub use language::{BaseSandbox, BoxFuture, Command, Metrics, NodeSandbox, PythonSandbox, SandboxError};
+pub use language::{BaseSandbox, BoxFuture, Command, Metrics, NodeSandbox, PythonSandbox};
 pub use list::List;
-pub use options::{Creation, SandboxOptions, SandboxOptionsBuilder, StartOptions};
+pub use options::{Creation, SandboxOptions, SandboxOptionsBuilder, StartConfig, StartOptions};
 pub use process::{Process, ProcessStream, Signal};
 pub use results::{CodeOutput, CodeResult, CodeStatus, CommandResult, Exit, Failure, Output, ProcessOutput, Shown};
 pub use sandbox::{LogStream, LogsBuilder, Sandbox};
+pub use sandbox_error::{BoxedError, Message, SandboxError};
 pub use types::{
     FileInfo, FileType, LogLine, Offsets, OutputStream, Port, ProcessInfo, SandboxExit, SandboxInfo, SandboxMetrics,
     SandboxState, ServerInfo, SessionInfo,

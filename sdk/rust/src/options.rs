@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use serde_json::{json, Map, Value};
 
+use crate::sandbox_error::{BoxedError, SandboxError};
+
 /// Where a sandbox is, and what it is called.
 #[derive(Clone, Debug, Default)]
 pub struct SandboxOptions {
@@ -65,6 +67,19 @@ pub struct StartOptions {
     pub memory: u32,
     /// Processors, which are rounded.
     pub cpus: f32,
+    /// Seconds to wait for it to run.
+    pub timeout: f32,
+}
+
+impl Default for StartOptions {
+    fn default() -> Self {
+        Self { image: None, memory: 512, cpus: 1.0, timeout: 180.0 }
+    }
+}
+
+/// What else: 0.2's programs write all members of [`StartOptions`] out, so it can have no more.
+#[derive(Clone, Debug, Default)]
+pub struct StartConfig {
     /// "HOST:GUEST": directories of the server's host, where the operator allows it.
     pub volumes: Vec<String>,
     /// "HOST:GUEST".
@@ -81,36 +96,15 @@ pub struct StartOptions {
     pub scripts: HashMap<String, String>,
     /// What runs in it.
     pub exec: Option<String>,
-    /// Seconds to wait for it to run.
-    pub timeout: f32,
 }
 
-impl Default for StartOptions {
-    fn default() -> Self {
-        Self {
-            image: None,
-            memory: 512,
-            cpus: 1.0,
-            volumes: Vec::new(),
-            ports: Vec::new(),
-            envs: Vec::new(),
-            depends_on: Vec::new(),
-            workdir: None,
-            shell: None,
-            scripts: HashMap::new(),
-            exec: None,
-            timeout: 180.0,
-        }
-    }
-}
-
-impl StartOptions {
-    pub(crate) fn config(&self, default_image: &str) -> Value {
+impl StartConfig {
+    pub(crate) fn document(&self, options: &StartOptions, default_image: &str) -> Value {
         let mut config = Map::new();
         let mut set = |name: &str, value: Value| config.insert(name.into(), value);
-        set("image", json!(self.image.as_deref().unwrap_or(default_image)));
-        set("memory", json!(self.memory));
-        set("cpus", json!((self.cpus.round() as u32).max(1)));
+        set("image", json!(options.image.as_deref().unwrap_or(default_image)));
+        set("memory", json!(options.memory));
+        set("cpus", json!((options.cpus.round() as u32).max(1)));
         for (name, words) in
             [("volumes", &self.volumes), ("ports", &self.ports), ("envs", &self.envs), ("depends_on", &self.depends_on)]
         {
@@ -130,36 +124,46 @@ impl StartOptions {
     }
 }
 
-/// What `create` takes: [`SandboxOptions`], or a name alone.
+/// What `create` takes: a name, or [`SandboxOptions`].
 ///
-/// Programs of 0.2 are of two kinds. Those that give options run code at once, so such a sandbox is started when it is first used, unless `start` did before;
-/// those that give a name call `start` themselves.
-#[derive(Clone, Debug)]
-pub struct Creation {
-    pub(crate) options: SandboxOptions,
-    pub(crate) starts_itself: bool,
+/// 0.2 is written of in two ways. Its crate takes a name, its programs call `start`, and errors come in boxes. What its README shows gives options, runs code at
+/// once, and has errors that `?` makes a `Box<dyn Error>` of, which it cannot of a box: such a sandbox is started when it is first used, unless `start` did
+/// before, and gives [`SandboxError`]s.
+pub trait Creation {
+    /// What the sandbox gives when something is not done.
+    type Error: From<SandboxError>;
+
+    /// It is started when it is first used.
+    #[doc(hidden)]
+    const STARTS_ITSELF: bool;
+
+    #[doc(hidden)]
+    fn options(self) -> SandboxOptions;
 }
 
-impl From<SandboxOptions> for Creation {
-    fn from(options: SandboxOptions) -> Self {
-        Self { options, starts_itself: true }
+impl Creation for SandboxOptions {
+    type Error = SandboxError;
+    const STARTS_ITSELF: bool = true;
+
+    fn options(self) -> SandboxOptions {
+        self
     }
 }
 
-impl From<&str> for Creation {
-    fn from(name: &str) -> Self {
-        Self { options: SandboxOptions::builder().name(name).build(), starts_itself: false }
+impl<S: AsRef<str> + ?Sized> Creation for &S {
+    type Error = BoxedError;
+    const STARTS_ITSELF: bool = false;
+
+    fn options(self) -> SandboxOptions {
+        SandboxOptions::builder().name(self.as_ref()).build()
     }
 }
 
-impl From<String> for Creation {
-    fn from(name: String) -> Self {
-        name.as_str().into()
-    }
-}
+impl Creation for String {
+    type Error = BoxedError;
+    const STARTS_ITSELF: bool = false;
 
-impl From<&String> for Creation {
-    fn from(name: &String) -> Self {
-        name.as_str().into()
+    fn options(self) -> SandboxOptions {
+        SandboxOptions::builder().name(self).build()
     }
 }

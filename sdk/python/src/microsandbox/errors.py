@@ -23,11 +23,11 @@ class MicrosandboxError(RuntimeError):
     seconds after which there may be room.
     """
 
-    default_hint: ClassVar[str] = ""
+    default_hint: ClassVar[str] = ""  # the `hint` of errors of this kind, unless one says otherwise
 
     def __init__(self, message: str, *, code: str = "", number: Optional[int] = None, status: Optional[int] = None,
                  request_id: Optional[str] = None, hint: Optional[str] = None, retry_after: Optional[float] = None) -> None:
-        self.message = message
+        self.message = message  # what was not done, and why
         self.code = code
         self.number = number
         self.status = status

@@ -2,7 +2,8 @@
 //! Operations of 0.2's surface.
 
 use microsandbox::{
-    Command, Error, Execution, Metrics, NodeSandbox, PythonSandbox, SandboxError, SandboxOptions, StartOptions,
+    BoxedError, Command, Error, Execution, Metrics, NodeSandbox, PythonSandbox, SandboxOptions, StartConfig,
+    StartOptions,
 };
 use serde_json::{json, Value};
 
@@ -22,8 +23,8 @@ macro_rules! of_either {
     };
 }
 
-pub fn described(error: SandboxError) -> Value {
-    match Error::of(&error) {
+pub fn described(error: BoxedError) -> Value {
+    match Error::of(error.as_ref()) {
         Some(facts) => error_of(facts),
         None => json!({"kind": "not_started", "message": error.to_string()}),
     }
@@ -44,8 +45,8 @@ fn options_of(arguments: &Value, settings: &Value) -> SandboxOptions {
     options.build()
 }
 
-fn start_options(arguments: &Value) -> StartOptions {
-    let mut options = StartOptions::default();
+fn start_options(arguments: &Value) -> (StartOptions, StartConfig) {
+    let (mut options, mut config) = (StartOptions::default(), StartConfig::default());
     for (name, value) in arguments.as_object().into_iter().flatten() {
         let text = || value.as_str().map(str::to_string);
         match name.as_str() {
@@ -53,26 +54,31 @@ fn start_options(arguments: &Value) -> StartOptions {
             "memory" => options.memory = value.as_u64().unwrap() as u32,
             "cpus" => options.cpus = value.as_f64().unwrap() as f32,
             "timeout" => options.timeout = value.as_f64().unwrap() as f32,
-            "volumes" => options.volumes = texts(value),
-            "ports" => options.ports = texts(value),
-            "envs" => options.envs = texts(value),
-            "depends_on" => options.depends_on = texts(value),
-            "workdir" => options.workdir = text(),
-            "shell" => options.shell = text(),
-            "exec" => options.exec = text(),
+            "volumes" => config.volumes = texts(value),
+            "ports" => config.ports = texts(value),
+            "envs" => config.envs = texts(value),
+            "depends_on" => config.depends_on = texts(value),
+            "workdir" => config.workdir = text(),
+            "shell" => config.shell = text(),
+            "exec" => config.exec = text(),
             "scripts" => {
                 let scripts = value.as_object().into_iter().flatten();
-                options.scripts = scripts.map(|(name, body)| (name.clone(), body.as_str().unwrap().into())).collect();
+                config.scripts = scripts.map(|(name, body)| (name.clone(), body.as_str().unwrap().into())).collect();
             }
             "language" | "name" | "namespace" => {}
             other => panic!("start has no {other}"),
         }
     }
-    options
+    (options, config)
+}
+
+/// 0.2's crate leaves white space at the end, which its other SDKs do not.
+fn trimmed(text: String) -> String {
+    text.trim_end().into()
 }
 
 impl Old {
-    pub async fn new(arguments: &Value, settings: &Value) -> Result<Self, SandboxError> {
+    pub async fn new(arguments: &Value, settings: &Value) -> Result<Self, BoxedError> {
         let options = options_of(arguments, settings);
         Ok(match arguments["language"].as_str() {
             Some("python") => Self::Python(PythonSandbox::create_with_options(options).await?),
@@ -80,46 +86,41 @@ impl Old {
         })
     }
 
-    /// As programs do that give options: started by the first use, or, with other options, by `start`.
-    pub async fn create(arguments: &Value, settings: &Value) -> Result<Self, SandboxError> {
-        let options = options_of(arguments, settings);
-        let old = match arguments["language"].as_str() {
-            Some("python") => Self::Python(PythonSandbox::create(options).await?),
-            _ => Self::Node(NodeSandbox::create(options).await?),
-        };
-        of_either!(&old, sandbox => sandbox.metrics().all().await?);
+    pub async fn create(arguments: &Value, settings: &Value) -> Result<Self, BoxedError> {
+        let mut old = Self::new(arguments, settings).await?;
+        old.start(arguments).await?;
         Ok(old)
     }
 
-    pub async fn start(&mut self, arguments: &Value) -> Result<(), SandboxError> {
-        let options = Some(start_options(arguments));
-        of_either!(self, sandbox => sandbox.start(options).await)
+    pub async fn start(&mut self, arguments: &Value) -> Result<(), BoxedError> {
+        let (options, config) = start_options(arguments);
+        of_either!(self, sandbox => sandbox.start_with(options, config).await)
     }
 
-    pub async fn stop(&mut self) -> Result<(), SandboxError> {
+    pub async fn stop(&mut self) -> Result<(), BoxedError> {
         of_either!(self, sandbox => sandbox.stop().await)
     }
 
-    pub async fn run(&self, code: &str) -> Result<Value, SandboxError> {
+    pub async fn run(&self, code: &str) -> Result<Value, BoxedError> {
         let ran: Execution = of_either!(self, sandbox => sandbox.run(code).await?);
         Ok(json!({
-            "output": ran.output().await?, "error": ran.error().await?, "has_error": ran.has_error(),
+            "output": trimmed(ran.output().await?), "error": trimmed(ran.error().await?), "has_error": ran.has_error(),
             "status": ran.status(), "language": ran.language(),
         }))
     }
 
-    pub async fn command(&self, arguments: &Value) -> Result<Value, SandboxError> {
+    pub async fn command(&self, arguments: &Value) -> Result<Value, BoxedError> {
         let command: Command = of_either!(self, sandbox => sandbox.command().await?);
         let args = arguments["args"].as_array().map(|args| args.iter().filter_map(Value::as_str).collect());
         let timeout = arguments["timeout"].as_i64().map(|timeout| timeout as i32);
         let ran = command.run(arguments["command"].as_str().unwrap(), args, timeout).await?;
         Ok(json!({
-            "output": ran.output().await?, "error": ran.error().await?, "exit_code": ran.exit_code(),
+            "output": trimmed(ran.output().await?), "error": trimmed(ran.error().await?), "exit_code": ran.exit_code(),
             "success": ran.is_success(), "command": ran.command(), "args": ran.args(),
         }))
     }
 
-    pub async fn metrics(&self) -> Result<Value, SandboxError> {
+    pub async fn metrics(&self) -> Result<Value, BoxedError> {
         let metrics: Metrics = of_either!(self, sandbox => sandbox.metrics());
         Ok(json!({
             "all": metrics.all().await?, "cpu": metrics.cpu().await?, "memory": metrics.memory().await?,
