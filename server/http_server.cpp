@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <boost/asio/ip/address.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
@@ -26,6 +27,9 @@ constexpr std::chrono::milliseconds kRest{100};
 constexpr std::chrono::seconds kKeyPause{2};
 
 Async<> serve_connection(std::unique_ptr<Connection> connection) {
+  // After what came before it by other connections: a client that gives up a start closes that one,
+  // and asks for a stop by the next.
+  co_await asio::post(asio::use_awaitable);
   co_await connection->run();
 }
 

@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 
-VALUES = {"--hostname", "--name", "--cpus", "--memory", "--processes", "--timeout", "--idle-timeout", "--net", "--policy",
+VALUES = {"--hostname", "--name", "--cpus", "--memory", "--processes", "--timeout", "--idle-timeout", "--net", "--policy", "--rule",
           "--publish", "--host", "--env", "--workdir", "--user", "--share", "--path", "--upper", "--log", "--record", "--events",
           "--runtime", "--rootfs", "--image"}
 FLAGS = {"--background", "--detach-keys", "--tty", "--timing", "--idle", "--no-entrypoint", "--extend-command"}

@@ -370,7 +370,10 @@ def test_a_create_of_0_2_that_is_cancelled_leaves_nothing_running(server_host):
                 await asyncio.wait_for(use(f"old{tick}"), 0.001 + tick * 0.03)
 
     asyncio.run(run())
-    wait_until(lambda: server_host.running() == [], "nothing runs")
+    try:
+        wait_until(lambda: server_host.running() == [], "nothing runs")
+    except AssertionError as error:
+        raise AssertionError(server_host.running(), server.log()) from error
 
 
 @needs_root

@@ -20,6 +20,7 @@ export function envWords(envs: Envs | undefined): string[] | undefined {
 
 const isWords = (envs: Envs): envs is readonly string[] => Array.isArray(envs);
 
+/** How a program runs. */
 export interface ExecutionOptions extends CallOptions {
   /** Besides the sandbox's own. */
   envs?: Envs;
@@ -31,11 +32,13 @@ export interface ExecutionOptions extends CallOptions {
   timeout?: number;
 }
 
+/** How a command runs to its end. */
 export interface CommandOptions extends ExecutionOptions {
   /** Its standard input; empty unless said. */
   stdin?: string | Uint8Array;
 }
 
+/** How a process starts in the background. */
 export interface StartOptions extends ExecutionOptions {
   /** `Process.write()` writes to it; else its standard input is empty. */
   input?: boolean;

@@ -17,6 +17,7 @@ const PIECE = 256 * 1024;
 export type Content =
   | string | Uint8Array | ArrayBuffer | Blob | ReadableStream<Uint8Array> | AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 
+/** How a file is written, or a directory made. */
 export interface WriteOptions extends CallOptions {
   /** Permissions: 0o644. */
   mode?: number;
@@ -84,8 +85,11 @@ export class Files {
       await this.stat(path, { ...options, follow: true });
       return true;
     } catch (error) {
-      if (error instanceof NotFoundError) return false;
-      throw error;
+      if (!(error instanceof NotFoundError)) throw error;
+      // Which is an error, too, when it is the sandbox that is not there.
+      const query = { namespace: this.#namespace };
+      await this.#client.send({ method: "GET", path: pathOf(this.#name), query, read: nothing, repeatable: true, signal: options.signal });
+      return false;
     }
   }
 

@@ -28,6 +28,7 @@ export interface PlaceOptions extends ConnectionOptions, CallOptions {
   namespace?: string;
 }
 
+/** What a sandbox is to be. */
 export interface CreateOptions extends PlaceOptions {
   /** One without is ephemeral unless said. */
   name?: string;
@@ -75,6 +76,7 @@ export interface CreateOptions extends PlaceOptions {
   startTimeout?: number;
 }
 
+/** Which sandboxes are listed. */
 export interface ListOptions extends PlaceOptions {
   /** Only those that have all of these. */
   labels?: Readonly<Record<string, string>>;
@@ -82,6 +84,7 @@ export interface ListOptions extends PlaceOptions {
   state?: SandboxState;
 }
 
+/** How code runs. */
 export interface RunOptions extends CallOptions {
   /** "python" unless said, "javascript" or "shell". */
   language?: string;

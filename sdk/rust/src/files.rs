@@ -190,7 +190,8 @@ impl<'a> Files<'a> {
     pub async fn exists(&self, path: &str) -> Result<bool> {
         match self.stat_followed(path).await {
             Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            // Which is an error when it is the sandbox that is not there.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.sandbox.refresh().await.map(|_| false),
             Err(error) => Err(error),
         }
     }

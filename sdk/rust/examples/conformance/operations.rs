@@ -82,6 +82,7 @@ pub fn builder_of(arguments: &Value, settings: &Value) -> SandboxBuilder {
                 None => builder.publish(port.as_str().unwrap()),
             }),
             "volumes" => texts(value).into_iter().fold(builder, SandboxBuilder::volume),
+            "network" => builder.network(texts(value)),
             "command" => builder.command(texts(value)),
             "timeout" => builder.timeout(seconds(value)),
             "idle_timeout" => builder.idle_timeout(seconds(value)),
