@@ -80,7 +80,7 @@ choose_guest_host() {
     guest_host=()
   else
     place="emulated host"
-    guest_host=(env MSB_EMULATED_ENV="MSB_HOME MSB_TEST_FULL" MSB_EMULATED_TIMEOUT=3600 scripts/emulated-host)
+    guest_host=(env MSB_EMULATED_ENV="MSB_HOME MSB_TEST_FULL MSB_CONFORMANCE_GUESTS" MSB_EMULATED_TIMEOUT=3600 scripts/emulated-host)
   fi
   printf '%s\n' "${verdict#msb-vmm: }" | fold -s -w 110 | sed 's/^/  /'
   [[ $place == "real KVM" ]] || printf '  So guests run in the emulated host: the same programs, about ten times slower.\n'

@@ -18,8 +18,8 @@ from matplotlib import pyplot
 sales = pandas.read_csv("/data/sales.csv", parse_dates=["day"])
 by_month = sales.pivot_table(index=sales.day.dt.strftime("%b"), columns="region", values="amount", aggfunc="sum", sort=False)
 growth = {region: numpy.polyfit(range(len(by_month)), by_month[region], 1)[0] for region in by_month}
-by_month.plot(kind="bar", figsize=(7, 4), rot=0, title="Sales by month", ylabel="EUR")
-pyplot.tight_layout()
+by_month.plot(kind="bar", figsize=(7, 4), rot=0, title="Sales by month", xlabel="", ylabel="EUR")
+pyplot.legend(loc="upper center", ncol=2)
 by_month.round().astype(int).rename_axis(None)
 """
 

@@ -6,15 +6,18 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, wait_until
 from network_bed import FAR4, world
 from server_bed import install_modules
 from server_guests import GuestHost
 
 sys.path.insert(0, str(REPOSITORY / "tests/sdk"))
 from javascript_sdk import JavaScript  # noqa: E402
+from python_sdk import sync  # noqa: E402
+from test_javascript_browser import CHROMIUM, OPTIONS  # noqa: E402
 
 FULL = os.environ.get("MSB_TEST_FULL") == "1"
 PATIENCE = 500  # seconds, in the emulated host
@@ -91,6 +94,15 @@ def test_the_chart_is_a_picture(place):
     assert chart.startswith(b"\x89PNG\r\n\x1a\n") and chart.rstrip(b"\0").endswith(b"IEND\xaeB`\x82")
 
 
+def fetched(url):
+    """What is there; nothing as long as nobody listens."""
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.read()
+    except OSError:
+        return b""
+
+
 # A site with a login: a form, a cookie, and a page that only those see who have it.
 SITE = """
 import http.cookies, http.server, sys, urllib.parse
@@ -140,3 +152,17 @@ def test_an_agent_browses_one_site_and_nothing_else(place, tmp_path):
             host.close()
     picture = (place / "screenshot.png").read_bytes()
     assert picture.startswith(b"\x89PNG\r\n\x1a\n") and len(picture) > 5000
+
+
+@pytest.mark.skipif(not FULL, reason="a browser in an emulated processor: runs with --full")
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no browser (Debian: chromium)")
+def test_an_app_is_looked_at_in_a_browser(server, tmp_path):
+    with sync.Sandbox.create("python", ports=[8000], server_url=server.url, api_key=server.key) as sandbox:
+        sandbox.files.write("/app/index.html", "<title>App</title><h1></h1><script>document.querySelector('h1').append(6 * 7)</script>",
+                            parents=True)
+        sandbox.command.start("python3", ["-m", "http.server", "8000", "--directory", "/app"])
+        wait_until(lambda: b"App" in fetched(sandbox.url(8000)), "the app answers", seconds=PATIENCE)
+        shown = subprocess.run([CHROMIUM, *OPTIONS, f"--user-data-dir={tmp_path}/profile", "--timeout=120000", "--dump-dom",
+                                sandbox.app_url(8000)], env=os.environ | {"HOME": str(tmp_path)}, capture_output=True, text=True,
+                               timeout=PATIENCE, check=True).stdout
+        assert "<h1>42</h1>" in shown
