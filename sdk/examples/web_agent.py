@@ -37,7 +37,7 @@ LOG_IN = """
 browser.get({site!r})
 browser.find_element(By.NAME, "user").send_keys("ada")
 browser.find_element(By.NAME, "password").send_keys("engine")
-browser.find_element(By.CSS_SELECTOR, "form button").click()
+browser.find_element(By.TAG_NAME, "form").submit()
 WebDriverWait(browser, 300).until(lambda browser: browser.find_elements(By.TAG_NAME, "table"))
 print(browser.title)
 """
