@@ -119,9 +119,6 @@ Result<void> copy_piece(int from, int to, off_t begin, off_t end) {
 
 // What is not a hole: of an empty file system very little.
 Result<void> copy_data(int from, int to, off_t size) {
-  if (::ftruncate(to, size) != 0) {
-    return fail_errno(errno, "cannot make a scratch disk of {} bytes", size);
-  }
   for (off_t at = 0; at < size;) {
     const off_t begin = ::lseek(from, at, SEEK_DATA);
     if (begin < 0) {
@@ -140,15 +137,24 @@ Result<void> copy_data(int from, int to, off_t size) {
   return {};
 }
 
-// Some file systems, of networks for example, have no O_TMPFILE.
-Fd open_nameless(const std::string& directory) {
+// Some file systems, of networks for example, have no O_TMPFILE, and give a size only to what has a
+// name.
+Result<Fd> make_nameless(const std::string& directory, off_t size) {
   Fd file(::open(directory.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
+  std::string name;
   if (!file) {
-    std::string name = directory + "/scratch-XXXXXX";
+    name = directory + "/scratch-XXXXXX";
     file.reset(::mkostemp(name.data(), O_CLOEXEC));
-    if (file) {
-      ::unlink(name.c_str());
-    }
+  }
+  if (!file) {
+    return fail_errno(errno, "cannot make a scratch disk in '{}'", directory);
+  }
+  const int error = ::ftruncate(file.get(), size) == 0 ? 0 : errno;
+  if (!name.empty()) {
+    ::unlink(name.c_str());
+  }
+  if (error != 0) {
+    return fail_errno(error, "cannot make a scratch disk of {} bytes in '{}'", size, directory);
   }
   return file;
 }
@@ -219,11 +225,19 @@ Result<Fd> make_scratch_disk(const std::string& home, std::uint64_t mib) {
   if (!from) {
     return std::unexpected(from.error());
   }
-  Fd to = open_nameless(directory);
-  if (!to) {
-    return fail_errno(errno, "cannot make a file without a name in '{}'", directory);
+  const auto size = static_cast<off_t>(mib * kMib);
+  // An empty file system is holes for the most part, where holes are known.
+  if (::lseek(from->get(), 0, SEEK_HOLE) >= size) {
+    return fail(
+        "cannot make a scratch disk in '{}', whose file system has no holes, so that all of {} MiB "
+        "would be written; set MSB_HOME to a directory on a local disk",
+        directory, mib);
   }
-  if (auto copied = copy_data(from->get(), to.get(), static_cast<off_t>(mib * kMib)); !copied) {
+  auto to = make_nameless(directory, size);
+  if (!to) {
+    return to;
+  }
+  if (auto copied = copy_data(from->get(), to->get(), size); !copied) {
     return std::unexpected(copied.error());
   }
   return to;

@@ -3,11 +3,14 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
-from conftest import IMAGES, machines, read_output, wait_until
+import pytest
+from conftest import IMAGES, REPOSITORY, machines, read_output, wait_until
 from sandboxes import kill, machine_of
 
 
@@ -113,3 +116,13 @@ def test_interrupts_reach_the_command(sandboxes):
     os.killpg(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=30)
     assert (process.returncode, out) == (7, b"caught\n")
+
+
+def test_where_disks_have_no_holes_is_said_so(sandboxes):
+    with tempfile.TemporaryDirectory(dir=REPOSITORY / "build") as directory:
+        with open(f"{directory}/file", "wb") as file:
+            file.truncate(1 << 20)
+            if os.lseek(file.fileno(), 0, os.SEEK_HOLE) == 0:
+                pytest.skip(f"the file system of {REPOSITORY} has holes; that of an emulated host has none")
+        sandboxes.environment["MSB_HOME"] = str(shutil.copytree(sandboxes.home, f"{directory}/home", symlinks=True))
+        sandboxes.refused("exe", "base", "--", "true", words=["scratch", "no holes", "MSB_HOME"])
