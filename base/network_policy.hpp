@@ -2,6 +2,7 @@
 // What a sandbox may reach, as people write it (docs/network.md).
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,6 +21,9 @@ struct NetworkPolicy {
   void add(const NetworkRule& rule, std::string text) {
     rules.push_back(rule);
     texts.push_back(std::move(text));
+  }
+  [[nodiscard]] bool allows_anything() const {
+    return dns || std::ranges::any_of(rules, &NetworkRule::allow);
   }
 };
 

@@ -225,6 +225,10 @@ TEST_CASE("rules decide before the policy, in their order") {
   CHECK(read_policy("public", {})->dns);
   const std::vector<std::string> names{"allow dns"};
   CHECK(read_policy("none", names)->dns);
+  CHECK(read_policy("none", names)->allows_anything());
+  CHECK(policy->allows_anything());
+  CHECK_FALSE(
+      read_policy("none", std::vector<std::string>{"deny any", "deny dns"})->allows_anything());
 }
 
 TEST_CASE("what is no rule is named, with what is wrong with it") {

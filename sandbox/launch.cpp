@@ -11,6 +11,7 @@
 #include <iterator>
 #include <utility>
 
+#include "base/network_policy.hpp"
 #include "sandbox/disk.hpp"
 #include "sandbox/files.hpp"
 #include "sandbox/spec_words.hpp"
@@ -42,6 +43,22 @@ void add_number(Parts& parts, const char* option, std::optional<std::uint64_t> v
   }
 }
 
+void add_network(Parts& parts, const SandboxSpec& spec) {
+  NetworkPolicy said;
+  const bool good = std::ranges::all_of(
+      spec.network, [&said](const std::string& rule) { return add_rule(rule, said).has_value(); });
+  if (spec.scope == Scope::kNone && good && !said.allows_anything()) {
+    parts.add("--net", "none");  // ports and names of dependencies need no card
+    return;
+  }
+  if (spec.scope) {
+    parts.add("--policy", std::string(scope_word(*spec.scope)));
+  }
+  for (const std::string& rule : spec.network) {
+    parts.add("--rule", rule);
+  }
+}
+
 void add_spec(Parts& parts, const LaunchOptions& options) {
   const SandboxSpec& spec = options.spec;
   parts.add("--hostname", options.who.name);
@@ -51,14 +68,7 @@ void add_spec(Parts& parts, const LaunchOptions& options) {
   add_number(parts, "--processes", spec.processes);
   add_number(parts, "--timeout", spec.timeout_s);
   add_number(parts, "--idle-timeout", spec.idle_timeout_s);
-  if (spec.scope == Scope::kNone && spec.network.empty()) {
-    parts.add("--net", "none");  // ports and names of dependencies need no card
-  } else if (spec.scope) {
-    parts.add("--policy", std::string(scope_word(*spec.scope)));
-  }
-  for (const std::string& rule : spec.network) {
-    parts.add("--rule", rule);
-  }
+  add_network(parts, spec);
   for (const std::string& port : spec.ports) {
     parts.add("--publish", port);
   }

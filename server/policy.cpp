@@ -327,8 +327,7 @@ Outcome<void> judge_network(const std::vector<std::string>& rules, const Setting
     if (const auto added = add_rule(rule, policy); !added) {
       return refuse(Reason::kInvalid, "{}", added.error().message);
     }
-    if (settings.scope != sandbox::Scope::kAny &&
-        (policy.dns || std::ranges::any_of(policy.rules, &NetworkRule::allow))) {
+    if (settings.scope != sandbox::Scope::kAny && policy.allows_anything()) {
       return refuse(
           Reason::kForbidden,
           "the rule \"{}\" allows something, which it may where the operator's \"allow\": "

@@ -207,6 +207,7 @@ sandboxes:
     memory: 200
     disk: 100
     scope: none
+    network: [deny tcp any 25]
     scripts:
       look: nproc; grep MemTotal /proc/meminfo; df -m / | tail -1; ls /sys/class/net; echo "$*"
 """)

@@ -104,7 +104,8 @@ def test_ports_that_are_not_allowed_are_refused_by_the_rule(limited, port):
 @pytest.mark.parametrize("name, value, rule", [
     ("memory", 601, "sandbox_memory"), ("memory", "601M", "sandbox_memory"), ("cpus", 3, "cpus"), ("cpus", 2.5, "cpus"),
     ("disk", "2G", "disk"),
-    ("processes", 101, "processes"), ("timeout", "2h", "lifetime"), ("scope", "public", "scope"), ("scope", "any", "scope")])
+    ("processes", 101, "processes"), ("timeout", "2h", "lifetime"), ("scope", "public", "scope"), ("scope", "any", "scope"),
+    ("network", ["deny dns", "allow tcp 10.0.0.5 443"], "scope")])
 def test_what_is_beyond_a_limit_is_refused_by_the_rule(limited, name, value, rule):
     status, code, said = refusal(limited(**{name: value}))
     assert (status, code) == (403, FORBIDDEN) and rule in said, said
