@@ -43,9 +43,9 @@ async def javascript(sandbox, code):
 
 
 async def compiled(sandbox, code):
-    await sandbox.files.write("/work/main.c", code, parents=True)
-    (await sandbox.command.run("cc", ["-O2", "-o", "/work/main", "/work/main.c"], timeout=300)).check()
-    return (await sandbox.command.run("/work/main", timeout=300)).check().stdout.strip()
+    await sandbox.files.write("/app/main.c", code, parents=True)
+    (await sandbox.command.run("cc", ["-O2", "-o", "/app/main", "/app/main.c"], timeout=300)).check()
+    return (await sandbox.command.run("/app/main", timeout=300)).check().stdout.strip()
 
 
 LANGUAGES = {"Python": ("python", python, PYTHON), "JavaScript": ("node", javascript, JAVASCRIPT), "C": ("develop", compiled, C)}
