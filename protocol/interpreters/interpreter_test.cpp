@@ -197,7 +197,7 @@ TEST_CASE_FIXTURE(Fixture, "open starts the interpreter under its label and wait
 TEST_CASE_FIXTURE(Fixture, "an interpreter that does not answer is killed and said so") {
   auto opened = Interpreter::open(host, spec(), ready());
   REQUIRE(opened);
-  REQUIRE(host.fire(60s));
+  REQUIRE(host.fire(180s));
   CHECK(host.last().killed);
   REQUIRE(log.size() == 1);
   CHECK(log[0].starts_with("not ready: the interpreter was started and does not answer"));
