@@ -29,6 +29,8 @@ constexpr seconds kPullPatience{180};
 // For one that was told to stop, and then for one that was killed.
 constexpr seconds kStopPatience{60};
 constexpr seconds kKillPatience{40};
+// Of a supervisor whose command has ended.
+constexpr seconds kEndPatience{10};
 
 std::vector<std::string> words_of(const sandbox::Json& document, const char* name) {
   std::vector<std::string> words;
@@ -160,7 +162,12 @@ Async<Outcome<void>> Sandboxes::bring_up(Served served, PullProgress progress) {
   const seconds limit = pulled ? kPullPatience : kStartPatience;
   auto up = co_await await_running(served, shared, begun + limit);
   if (up) {
-    if (auto connected = co_await connect(served); connected) {
+    auto connected = co_await connect(served);
+    if (!connected && served->stage != Stage::kStopped) {
+      // A supervisor whose command has ended answers no more, and ends soon.
+      (void)co_await served->ended.wait(Signal::Clock::now() + kEndPatience);
+    }
+    if (connected) {
       served->stage = *connected == Stage::kPaused ? Stage::kPaused : Stage::kRunning;
       co_return up;
     } else if (served->stage == Stage::kStopped) {
