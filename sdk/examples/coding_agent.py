@@ -58,9 +58,9 @@ def act(sandbox, tool, *words):
     """What came of it, as the model is to read it."""
     if tool == "write":
         path, content = words
-        sandbox.files.write(f"/work/{path}", content, parents=True)
+        sandbox.files.write(f"/app/{path}", content, parents=True)
         return f"{path} was written."
-    ran = sandbox.command.run(words[0], list(words[1:]), workdir="/work", timeout=60)
+    ran = sandbox.command.run(words[0], list(words[1:]), workdir="/app", timeout=60)
     return f"{ran.stdout}{ran.stderr}\nexit status {ran.exit_code}"
 
 

@@ -30,12 +30,12 @@ test("small letters", () => assert.equal(initials("alan turing"), "AT"));
 
 /** What a model would do: it gets what came of each step, and says the next one. */
 async function* steps() {
-  yield ["sandbox_write_file", { path: "/work/initials.mjs", content: broken }];
-  yield ["sandbox_write_file", { path: "/work/test.mjs", content: test }];
-  const happened = yield ["sandbox_run_command", { command: "node", args: ["/work/test.mjs"] }];
+  yield ["sandbox_write_file", { path: "/app/initials.mjs", content: broken }];
+  yield ["sandbox_write_file", { path: "/app/test.mjs", content: test }];
+  const happened = yield ["sandbox_run_command", { command: "node", args: ["/app/test.mjs"] }];
   if (/expected: 'AT'\s+actual: 'at'/.test(happened)) {
-    yield ["sandbox_write_file", { path: "/work/initials.mjs", content: broken.replace("word[0]", "word[0].toUpperCase()") }];
-    yield ["sandbox_run_command", { command: "node", args: ["/work/test.mjs"] }];
+    yield ["sandbox_write_file", { path: "/app/initials.mjs", content: broken.replace("word[0]", "word[0].toUpperCase()") }];
+    yield ["sandbox_run_command", { command: "node", args: ["/app/test.mjs"] }];
   }
 }
 
